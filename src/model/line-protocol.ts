@@ -1,0 +1,167 @@
+// InfluxDB line protocol, both ways (https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/).
+// A point is encoded once, at ingest; everything downstream moves the bytes. Promises: what `encodePoint`
+// writes, `parseLine` reads back as the same point. Does not promise to accept integers as integers: `7i`
+// parses to the float 7, because this gateway knows floats alone.
+
+import type { FieldValue, Point } from './point.ts';
+
+const measurementSpecial = /[, \\]/;
+const keySpecial = /[,= \\]/;
+// Line protocol has no escape for a line break outside string values: control characters become spaces.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+const control = /[\u0000-\u001f\u007f]/;
+
+// A backslash is escaped too: unescaped at a value's end it would swallow the separator that follows.
+function escapeKey(text: string): string {
+  if (!keySpecial.test(text) && !control.test(text)) return text;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+  return text.replace(/[\u0000-\u001f\u007f]/g, ' ').replace(/[,= \\]/g, '\\$&');
+}
+
+function escapeMeasurement(text: string): string {
+  if (!measurementSpecial.test(text) && !control.test(text)) return text;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+  return text.replace(/[\u0000-\u001f\u007f]/g, ' ').replace(/[, \\]/g, '\\$&');
+}
+
+/** One field's value as line protocol writes it. Numbers must be finite. */
+export function encodeFieldValue(value: FieldValue): string {
+  if (typeof value === 'number') return String(value);
+  if (typeof value === 'boolean') return value ? 'true' : 'false';
+  return `"${value.replace(/[\\"]/g, '\\$&')}"`;
+}
+
+/** `measurement,tag=value,…` with tags in key order, as InfluxDB likes them best. Worth caching per series. */
+export function encodeSeries(measurement: string, tags: Iterable<readonly [string, string]>): string {
+  let series = escapeMeasurement(measurement);
+  const sorted = [...tags].sort(([a], [b]) => (a < b ? -1 : 1));
+  for (const [key, value] of sorted) {
+    if (value !== '') series += `,${escapeKey(key)}=${escapeKey(value)}`;
+  }
+  return series;
+}
+
+/** The line without its line break, given an already encoded series. */
+export function encodeLine(
+  series: string,
+  fields: Iterable<readonly [string, FieldValue]>,
+  timeNs: bigint,
+): string {
+  let line = series;
+  let separator = ' ';
+  for (const [key, value] of fields) {
+    line += `${separator}${escapeKey(key)}=${encodeFieldValue(value)}`;
+    separator = ',';
+  }
+  return `${line} ${timeNs}`;
+}
+
+/** The line without its line break. */
+export function encodePoint(point: Point): string {
+  return encodeLine(encodeSeries(point.measurement, point.tags), point.fields, point.timeNs);
+}
+
+/** Why a line is not line protocol. */
+export class LineProtocolError extends Error {
+  override readonly name = 'LineProtocolError';
+}
+
+export interface ParsedLine {
+  readonly measurement: string;
+  readonly tags: Map<string, string>;
+  readonly fields: Map<string, FieldValue>;
+  /** As written; its unit is the sender's affair. Undefined when the line has none. */
+  readonly time: bigint | undefined;
+}
+
+/**
+ * Parses one line without its line break.
+ * @throws LineProtocolError naming what was expected and where.
+ */
+export function parseLine(line: string): ParsedLine {
+  let at = 0;
+
+  function fail(expected: string): never {
+    throw new LineProtocolError(`expected ${expected} at character ${at + 1}`);
+  }
+
+  /** Reads up to an unescaped stop character, which stays unread. */
+  function token(stops: string): string {
+    let text = '';
+    while (at < line.length) {
+      const char = line[at] as string;
+      if (char === '\\' && at + 1 < line.length) {
+        const next = line[at + 1] as string;
+        text +=
+          next === ',' || next === '=' || next === ' ' || next === '\\' || next === '"' ? next : `\\${next}`;
+        at += 2;
+        continue;
+      }
+      if (stops.includes(char)) break;
+      text += char;
+      at += 1;
+    }
+    return text;
+  }
+
+  function stringValue(): string {
+    let text = '';
+    at += 1;
+    for (;;) {
+      if (at >= line.length) fail('a closing quote');
+      const char = line[at] as string;
+      if (char === '\\' && (line[at + 1] === '"' || line[at + 1] === '\\')) {
+        text += line[at + 1];
+        at += 2;
+        continue;
+      }
+      at += 1;
+      if (char === '"') return text;
+      text += char;
+    }
+  }
+
+  function fieldValue(): FieldValue {
+    if (line[at] === '"') return stringValue();
+    const start = at;
+    while (at < line.length && line[at] !== ',' && line[at] !== ' ') at += 1;
+    const text = line.slice(start, at);
+    if (/^(t|T|true|True|TRUE)$/.test(text)) return true;
+    if (/^(f|F|false|False|FALSE)$/.test(text)) return false;
+    const digits = /^[+-]?\d+[iu]$/.test(text) ? text.slice(0, -1) : text;
+    if (/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(digits)) {
+      const value = Number(digits);
+      if (Number.isFinite(value)) return value;
+    }
+    at = start;
+    return fail('a number, a boolean or a quoted string');
+  }
+
+  const measurement = token(', ');
+  if (measurement === '') fail('a measurement');
+  const tags = new Map<string, string>();
+  while (line[at] === ',') {
+    at += 1;
+    const key = token('=, ');
+    if (key === '' || line[at] !== '=') fail('tag=value');
+    at += 1;
+    const value = token(', ');
+    if (value === '') fail('a tag value');
+    tags.set(key, value);
+  }
+  if (line[at] !== ' ') fail('a space before the fields');
+  while (line[at] === ' ') at += 1;
+  const fields = new Map<string, FieldValue>();
+  for (;;) {
+    const key = token('=, ');
+    if (key === '' || line[at] !== '=') fail('field=value');
+    at += 1;
+    fields.set(key, fieldValue());
+    if (line[at] !== ',') break;
+    at += 1;
+  }
+  if (at < line.length && line[at] !== ' ') fail('a space or the end of the line');
+  const rest = line.slice(at).trim();
+  if (rest !== '' && !/^[+-]?\d{1,19}$/.test(rest)) fail('a timestamp in digits');
+  return { measurement, tags, fields, time: rest === '' ? undefined : BigInt(rest) };
+}

@@ -1,0 +1,33 @@
+// One sample as InfluxDB understands it. Plain data: no clock, no I/O.
+
+/**
+ * A field's value. Numbers are always floats: `50` and `50.0` are the same value of the same type, so two
+ * firmware versions can never conflict over it.
+ */
+export type FieldValue = number | boolean | string;
+
+export type FieldType = 'float' | 'boolean' | 'string';
+
+export interface Point {
+  readonly measurement: string;
+  /** Tag key → value. Empty values are left out by the encoder: InfluxDB cannot store them. */
+  readonly tags: ReadonlyMap<string, string>;
+  /** At least one. */
+  readonly fields: ReadonlyMap<string, FieldValue>;
+  /** Nanoseconds since the Unix epoch. */
+  readonly timeNs: bigint;
+}
+
+/**
+ * How long a point is worth keeping when the disk fills, and how soon it is sent: alarms before events before
+ * telemetry.
+ */
+export type PointClass = 'alarm' | 'event' | 'telemetry';
+
+export const pointClasses = ['alarm', 'event', 'telemetry'] as const satisfies readonly PointClass[];
+
+/** The type InfluxDB would give the value. */
+export function fieldTypeOf(value: FieldValue): FieldType {
+  if (typeof value === 'number') return 'float';
+  return typeof value === 'boolean' ? 'boolean' : 'string';
+}
