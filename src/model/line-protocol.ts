@@ -1,6 +1,6 @@
 // InfluxDB line protocol, both ways (https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/).
 // A point is encoded once, at ingest; everything downstream moves the bytes. Promises: what `encodePoint`
-// writes, `parseLine` reads back as the same point. Does not promise to accept integers as integers: `7i`
+// writes, `parseLine` reads back as the same point (but for line breaks, which a line cannot hold). Does not promise to accept integers as integers: `7i`
 // parses to the float 7, because this gateway knows floats alone.
 
 import type { FieldValue, Point } from './point.ts';
@@ -28,7 +28,10 @@ function escapeMeasurement(text: string): string {
 export function encodeFieldValue(value: FieldValue): string {
   if (typeof value === 'number') return String(value);
   if (typeof value === 'boolean') return value ? 'true' : 'false';
-  return `"${value.replace(/[\\"]/g, '\\$&')}"`;
+  // One line is one point wherever lines are split downstream, so a line break in a text becomes the two
+  // characters `\n`, as Telegraf writes it.
+  const text = value.includes('\n') ? value.replaceAll('\n', '\\n') : value;
+  return `"${text.replace(/[\\"]/g, '\\$&')}"`;
 }
 
 /** `measurement,tag=value,…` with tags in key order, as InfluxDB likes them best. Worth caching per series. */
