@@ -1,0 +1,423 @@
+// A Store on LevelDB. Promises: a write that resolved is on the disk, a value is returned as it was written or
+// not at all (each carries its own CRC: LevelDB is silent about most damage), and opening succeeds whatever lies
+// in the directory. Does not promise to notice entries LevelDB lost whole; who must know numbers its entries.
+
+import assert from 'node:assert/strict';
+import { copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import { Level } from 'level';
+import { errorCode, GatewayError } from './errors.ts';
+import type { Log } from './log.ts';
+import type { Store, StoreRange, StoreWrite } from './store.ts';
+
+const defaults = {
+  /** A larger directory is not copied before a repair: a card that fills up helps nobody. */
+  damagedCopyBytesMax: 256 * 1024 * 1024,
+};
+
+const damagedCopiesMax = 2;
+const crcBytes = 4;
+
+export interface LevelStoreOptions {
+  readonly log: Log;
+  /** Directories above this many bytes are repaired without keeping a copy. Default 256 MiB. */
+  readonly damagedCopyBytesMax?: number;
+}
+
+export interface LevelStoreStats {
+  readonly writes: number;
+  readonly writeErrors: number;
+  /** Values left out because their checksum was wrong; the same value counts at every read. */
+  readonly damagedValues: number;
+  /** Handles replaced after an error. */
+  readonly reopens: number;
+  readonly repairs: number;
+  /** How often not even a repair helped and the store started empty. */
+  readonly startedEmpty: number;
+  /** Whether the last attempt to open or write failed. */
+  readonly failed: boolean;
+}
+
+/** A stage's share of a LevelDB; `forget` is what it can do beyond a Store. */
+export interface LevelRoom extends Store {
+  /** Deletes without waiting for the disk: after a power cut the entries may be back. */
+  forget(keys: readonly string[]): Promise<void>;
+}
+
+// What LevelDB in Node can do beyond what `level` declares for browsers as well.
+interface Native {
+  compactRange(start: string, end: string): Promise<void>;
+}
+const { repair } = Level as unknown as { repair(directory: string): Promise<void> };
+
+type Database = Level<string, Buffer> & Native;
+type Operation =
+  | { readonly type: 'put'; readonly key: string; readonly value: Buffer }
+  | { readonly type: 'del'; readonly key: string };
+
+function seal(key: string, value: Buffer): Buffer {
+  const sealed = Buffer.allocUnsafe(crcBytes + value.length);
+  // The key is covered too: a good value under a wrong key is damage as well.
+  sealed.writeUInt32LE(crc32(value, crc32(key)), 0);
+  value.copy(sealed, crcBytes);
+  return sealed;
+}
+
+function unseal(key: string, sealed: Buffer): Buffer | undefined {
+  if (sealed.length < crcBytes) return undefined;
+  const value = sealed.subarray(crcBytes);
+  return sealed.readUInt32LE(0) === crc32(value, crc32(key)) ? value : undefined;
+}
+
+/** Codes and texts of an error and its causes, innermost last. */
+function trace(error: unknown): string {
+  const parts: string[] = [];
+  for (let at = error; at instanceof Error && parts.length < 5; at = at.cause) {
+    parts.push(`${errorCode(at) ?? at.name} ${at.message}`);
+  }
+  return parts.join(' < ');
+}
+
+// A full or read-only disk is no damage: repairing, or starting empty, would destroy good data.
+function isDamage(error: unknown): boolean {
+  return /LEVEL_CORRUPTION|Corruption|No such file|does not exist|ENOTDIR|EEXIST|Invalid argument:/i.test(
+    trace(error),
+  );
+}
+
+function isLocked(error: unknown): boolean {
+  return /LEVEL_LOCKED/.test(trace(error));
+}
+
+async function directoryBytes(directory: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(directory)) bytes += (await stat(join(directory, name))).size;
+  return bytes;
+}
+
+export class LevelStore {
+  readonly #directory: string;
+  readonly #log: Log;
+  readonly #damagedCopyBytesMax: number;
+  #database: Database | undefined;
+  /** Set while a handle is being made or replaced; everybody waits for the same one. */
+  #opening: Promise<Database> | undefined;
+  #closing: Promise<void> | undefined;
+  #openedOnce = false;
+  #writes = 0;
+  #writeErrors = 0;
+  #damagedValues = 0;
+  #reopens = 0;
+  #repairs = 0;
+  #startedEmpty = 0;
+
+  private constructor(directory: string, options: LevelStoreOptions) {
+    this.#directory = directory;
+    this.#log = options.log;
+    this.#damagedCopyBytesMax = options.damagedCopyBytesMax ?? defaults.damagedCopyBytesMax;
+  }
+
+  /**
+   * Succeeds whatever the directory holds: what cannot be opened is copied aside (`<directory>.damaged-<n>`, the
+   * last two), repaired, and given up only if that fails too. On a full or broken disk it succeeds as well; the
+   * operations then throw until the disk is back.
+   * @throws GatewayError `STORE_LOCKED` when another process has it open.
+   */
+  static async open(directory: string, options: LevelStoreOptions): Promise<LevelStore> {
+    const store = new LevelStore(directory, options);
+    try {
+      await store.#handle();
+    } catch (error) {
+      if (isLocked(error)) {
+        throw new GatewayError('STORE_LOCKED', `${directory} is in use by another process`, { cause: error });
+      }
+      options.log.error({ event: 'store-open-failed', directory, error: trace(error) }, 'no store yet');
+    }
+    return store;
+  }
+
+  /** The share of one stage. Names are lower-case words. */
+  room(name: string): LevelRoom {
+    assert(/^[a-z][a-z0-9-]*$/.test(name), `BUG: '${name}' is no name for a room`);
+    // Keys of a room lie between `name/` and `name0`: `0` follows `/` in ASCII.
+    const prefix = `${name}/`;
+    const end = `${name}0`;
+    return {
+      get: (key) => this.#get(prefix + key),
+      write: (writes) => this.#write(prefix, writes, true),
+      forget: (keys) =>
+        this.#write(
+          prefix,
+          keys.map((key) => ({ key, value: undefined })),
+          false,
+        ),
+      entries: (range) => this.#entries(prefix, end, range ?? {}),
+    };
+  }
+
+  /** Gives the disk back what deleted entries still occupy; deleting alone does not. */
+  async compact(): Promise<void> {
+    try {
+      await (await this.#handle()).compactRange('\x00', '\x7f');
+    } catch (error) {
+      throw this.#failure('compact', error);
+    }
+  }
+
+  stats(): LevelStoreStats {
+    return {
+      writes: this.#writes,
+      writeErrors: this.#writeErrors,
+      damagedValues: this.#damagedValues,
+      reopens: this.#reopens,
+      repairs: this.#repairs,
+      startedEmpty: this.#startedEmpty,
+      failed: this.#database === undefined,
+    };
+  }
+
+  /** Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await this.#opening?.catch(() => undefined);
+    const database = this.#database;
+    this.#database = undefined;
+    await database?.close();
+  }
+
+  async #get(key: string): Promise<Buffer | undefined> {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        const sealed = await (await this.#handle()).get(key);
+        if (sealed === undefined) return undefined;
+        const value = unseal(key, sealed);
+        if (value === undefined) this.#damagedValue(key);
+        return value;
+      } catch (error) {
+        if (attempt > 0 || !isDamage(error)) throw this.#failure('read', error);
+        await this.#mendNow(error);
+      }
+    }
+  }
+
+  async *#entries(
+    prefix: string,
+    end: string,
+    range: StoreRange,
+  ): AsyncGenerator<readonly [string, Buffer], void, void> {
+    let from = prefix + (range.gte ?? '');
+    let to = range.lt === undefined ? end : prefix + range.lt;
+    let isFromExclusive = false;
+    let left = range.limit ?? Number.POSITIVE_INFINITY;
+    const reverse = range.reverse ?? false;
+    for (let attempt = 0; left > 0; attempt += 1) {
+      try {
+        const database = await this.#handle();
+        const bound = isFromExclusive ? { gt: from } : { gte: from };
+        for await (const [key, sealed] of database.iterator({ ...bound, lt: to, reverse })) {
+          const value = unseal(key, sealed);
+          if (reverse) to = key;
+          else {
+            from = key;
+            isFromExclusive = true;
+          }
+          if (value === undefined) {
+            this.#damagedValue(key);
+            continue;
+          }
+          yield [key.slice(prefix.length), value];
+          left -= 1;
+          if (left <= 0) return;
+        }
+        return;
+      } catch (error) {
+        // One damaged block would hide every entry behind it; a repair leaves only that block out.
+        if (attempt > 0 || !isDamage(error)) throw this.#failure('read', error);
+        await this.#mendNow(error);
+      }
+    }
+  }
+
+  async #write(prefix: string, writes: readonly StoreWrite[], sync: boolean): Promise<void> {
+    if (writes.length === 0) return;
+    const operations = writes.map((write): Operation => {
+      const key = prefix + write.key;
+      if (write.value === undefined) return { type: 'del', key };
+      return { type: 'put', key, value: seal(key, write.value) };
+    });
+    let database: Database | undefined;
+    try {
+      database = await this.#handle();
+      await database.batch(operations, { sync });
+      this.#writes += 1;
+    } catch (error) {
+      this.#writeErrors += 1;
+      // LevelDB refuses every write after a failed one, even once there is space again: only a new handle helps.
+      if (database !== undefined) await this.#dropHandle(database);
+      throw this.#failure('write', error);
+    }
+  }
+
+  #failure(what: string, error: unknown): GatewayError {
+    if (error instanceof GatewayError) return error;
+    return new GatewayError('STORE_FAILED', `cannot ${what} ${this.#directory}: ${trace(error)}`, {
+      cause: error,
+    });
+  }
+
+  #damagedValue(key: string): void {
+    this.#damagedValues += 1;
+    this.#log.warn({ event: 'store-value-damaged', directory: this.#directory, key }, 'left out');
+  }
+
+  async #dropHandle(database: Database): Promise<void> {
+    if (this.#database !== database) return;
+    this.#database = undefined;
+    this.#log.warn({ event: 'store-handle-dropped', directory: this.#directory }, 'reopened at the next use');
+    const closed = database.close().catch(() => undefined);
+    this.#opening ??= closed.then(() => this.#openHandle());
+    this.#opening.catch(() => undefined);
+    await closed;
+  }
+
+  #handle(): Promise<Database> {
+    if (this.#closing !== undefined) {
+      return Promise.reject(new GatewayError('STORE_CLOSED', `${this.#directory} is closed`));
+    }
+    if (this.#database !== undefined) return Promise.resolve(this.#database);
+    this.#opening ??= this.#openHandle();
+    return this.#opening;
+  }
+
+  async #openHandle(): Promise<Database> {
+    try {
+      const database = await this.#openOrMend();
+      if (this.#openedOnce) this.#reopens += 1;
+      this.#openedOnce = true;
+      this.#database = database;
+      return database;
+    } finally {
+      this.#opening = undefined;
+    }
+  }
+
+  async #attempt(): Promise<Database> {
+    await mkdir(dirname(this.#directory), { recursive: true });
+    const database = new Level<string, Buffer>(this.#directory, {
+      keyEncoding: 'utf8',
+      valueEncoding: 'buffer',
+    }) as Database;
+    await database.open();
+    return database;
+  }
+
+  async #openOrMend(): Promise<Database> {
+    let copy: string | undefined;
+    try {
+      return await this.#attempt();
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      copy = await this.#mend(error);
+    }
+    try {
+      return await this.#attempt();
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.#startedEmpty += 1;
+      this.#log.error(
+        { event: 'store-started-empty', directory: this.#directory, error: trace(error) },
+        'could not be repaired',
+      );
+      // Too large or no space to copy: moving it costs nothing.
+      if (copy === undefined) await rename(this.#directory, await this.#copyName());
+      else await rm(this.#directory, { recursive: true, force: true });
+      return await this.#attempt();
+    }
+  }
+
+  /** Repairs a store whose damage only showed while reading. */
+  async #mendNow(error: unknown): Promise<void> {
+    const database = this.#database;
+    if (database !== undefined) {
+      this.#database = undefined;
+      this.#opening ??= database
+        .close()
+        .then(() => this.#mend(error))
+        .then(() => this.#openHandle());
+    }
+    await this.#opening?.catch(() => undefined);
+  }
+
+  async #mend(error: unknown): Promise<string | undefined> {
+    this.#repairs += 1;
+    const copy = await this.#keepCopy();
+    this.#log.error(
+      { event: 'store-repair', directory: this.#directory, copy, error: trace(error) },
+      'LevelDB refuses the store',
+    );
+    try {
+      await repair(this.#directory);
+      // Repair puts what it could not use here; it is in the copy as well.
+      await rm(join(this.#directory, 'lost'), { recursive: true, force: true });
+    } catch (repairError) {
+      this.#log.error(
+        { event: 'store-repair-failed', directory: this.#directory, error: trace(repairError) },
+        'not repaired',
+      );
+    }
+    return copy;
+  }
+
+  /** Where the next damaged directory goes; the last two are kept. */
+  async #copyName(): Promise<string> {
+    const name = (index: number) => `${this.#directory}.damaged-${index}`;
+    let index = 1;
+    while (index <= damagedCopiesMax && (await exists(name(index)))) index += 1;
+    if (index <= damagedCopiesMax) return name(index);
+    await rm(name(1), { recursive: true, force: true });
+    for (let older = 2; older <= damagedCopiesMax; older += 1) await rename(name(older), name(older - 1));
+    return name(damagedCopiesMax);
+  }
+
+  /** Keeps the damaged directory for people to look at. Best effort: the disk may be full. */
+  async #keepCopy(): Promise<string | undefined> {
+    try {
+      const found = await stat(this.#directory);
+      if (found.isDirectory() && (await directoryBytes(this.#directory)) > this.#damagedCopyBytesMax) {
+        return undefined;
+      }
+      const copy = await this.#copyName();
+      if (!found.isDirectory()) {
+        await rename(this.#directory, copy);
+        return copy;
+      }
+      await mkdir(copy);
+      for (const file of await readdir(this.#directory)) {
+        if ((await stat(join(this.#directory, file))).isFile()) {
+          await copyFile(join(this.#directory, file), join(copy, file));
+        }
+      }
+      return copy;
+    } catch (error) {
+      this.#log.warn(
+        { event: 'store-copy-failed', directory: this.#directory, error: trace(error) },
+        'no copy',
+      );
+      return undefined;
+    }
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
