@@ -168,3 +168,37 @@ export function parseLine(line: string): ParsedLine {
   if (rest !== '' && !/^[+-]?\d{1,19}$/.test(rest)) fail('a timestamp in digits');
   return { measurement, tags, fields, time: rest === '' ? undefined : BigInt(rest) };
 }
+
+/**
+ * The lines of a body, without their line breaks; empty ones are left out. A line break inside a quoted string
+ * value belongs to its line; a quote that is never closed does not swallow the lines after it.
+ */
+export function splitLines(text: string): string[] {
+  if (!text.includes('"')) return text.split('\n').filter((line) => line !== '');
+  const lines: string[] = [];
+  let start = 0;
+  while (start < text.length) {
+    const end = endOfLine(text, start);
+    if (end > start) lines.push(text.slice(start, end));
+    start = end + 1;
+  }
+  return lines;
+}
+
+function endOfLine(text: string, start: number): number {
+  const firstBreak = text.indexOf('\n', start);
+  const plainEnd = firstBreak === -1 ? text.length : firstBreak;
+  const firstQuote = text.indexOf('"', start);
+  if (firstQuote === -1 || firstQuote > plainEnd) return plainEnd;
+  let inFields = false;
+  let inString = false;
+  for (let at = start; at < text.length; at += 1) {
+    const char = text[at];
+    if (char === '\\') at += 1;
+    else if (char === '\n' && !inString) return at;
+    else if (char === ' ') inFields = true;
+    // Before the fields a quote is a letter like any other.
+    else if (char === '"' && inFields) inString = !inString;
+  }
+  return inString ? plainEnd : text.length;
+}
