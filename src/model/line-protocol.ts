@@ -192,13 +192,15 @@ function endOfLine(text: string, start: number): number {
   if (firstQuote === -1 || firstQuote > plainEnd) return plainEnd;
   let inFields = false;
   let inString = false;
+  let isAfterEquals = false;
   for (let at = start; at < text.length; at += 1) {
     const char = text[at];
+    if (char === '\n' && !inString) return at;
+    if (char === ' ') inFields = true;
+    // Only where a value begins does a quote open a string; elsewhere it is a letter like any other.
+    if (char === '"') inString = !inString && inFields && isAfterEquals;
+    isAfterEquals = char === '=';
     if (char === '\\') at += 1;
-    else if (char === '\n' && !inString) return at;
-    else if (char === ' ') inFields = true;
-    // Before the fields a quote is a letter like any other.
-    else if (char === '"' && inFields) inString = !inString;
   }
   return inString ? plainEnd : text.length;
 }

@@ -88,10 +88,11 @@ describe('Forwarder', () => {
     startForwarder(spool, influx, { flushIntervalMs: 3_600_000, batchPoints: 50 });
     spool.add('fresh', makeLines(10));
     spool.add('urgent', makeLines(1));
-    await until(() => influx.count === 1);
+    await until(() => spool.total === 10);
+    expect(influx.count).toBe(1);
     spool.add('fresh', makeLines(40));
-    await until(() => influx.count === 51);
-    expect(spool.total).toBe(0);
+    await until(() => spool.total === 0);
+    expect(influx.count).toBe(51);
   });
 
   test('nothing is lost while the internet comes and goes, and the return is announced once per outage', async () => {
