@@ -7,6 +7,7 @@
 // while the uplink is down a single probe goes out at a time; memory holds the batches in flight and no more. Does
 // not promise order between lanes, nor that a point is sent once: sending again is harmless (same point, same time).
 
+import { AssertionError } from 'node:assert';
 import { promisify } from 'node:util';
 import { gunzip as gunzipCallback } from 'node:zlib';
 import type { Batch, DeadLetter, Lane, Spool } from '../journal/contract.ts';
@@ -65,6 +66,7 @@ const laneOrder: readonly Lane[] = ['urgent', 'fresh', 'backlog'];
 // Within an isolation a lost request is tried again this often before the batch is put back: on a link that loses
 // one request in ten, thirty questions in a row would hardly ever all be answered.
 const isolationTries = 5;
+const refusedLogIntervalMs = 60_000;
 // That many questions without a single point taken, and a suspicious refusal is not about points.
 const suspiciousRequestsMax = 40;
 // Requests never shrink below this because of timeouts.
@@ -106,6 +108,7 @@ export interface ForwarderStats {
   readonly acceptedBatches: number;
   readonly buriedPoints: number;
   readonly requests: number;
+  /** Bodies as sent, compressed. */
   readonly sentBytes: number;
   /** Requests that only served to find refused points. */
   readonly isolationRequests: number;
@@ -120,14 +123,15 @@ interface Down {
   readonly nextTryAtMs: number;
 }
 
-interface IsolationCase {
+/** A batch on its way. */
+interface Delivery {
   readonly batch: Batch;
-  readonly refusal: SetRefusal;
+  /** Sent to see whether the uplink is back. */
   readonly isProbe: boolean;
-  /** Called when the batch is no longer held. */
-  readonly end: () => void;
-  /** Called when the lane may go on without waiting for this. */
-  readonly detach: () => void;
+  /** Since when its oldest point waited, if it is fresh. */
+  readonly sinceMs: number | undefined;
+  /** Accepted, buried or released: no longer counted as held. */
+  isOver: boolean;
 }
 
 type Failure = Exclude<WriteOutcome, { kind: 'accepted' | 'rejected' | 'too-large' }>;
@@ -172,7 +176,9 @@ export class Forwarder {
   #acceptedBatches = 0;
   #buriedPoints = 0;
   #requests = 0;
-  #sentBytes = 0;
+  /** Of writers that were replaced. */
+  #sentBytesBefore = 0;
+  #refusedLoggedAtMs = Number.NEGATIVE_INFINITY;
   #isolationRequests = 0;
   #failures = 0;
 
@@ -204,6 +210,7 @@ export class Forwarder {
       target === undefined
         ? undefined
         : InfluxWriter.open(target, { requestTimeoutMs, gzipMinBytes, wallMs: () => this.#clock.wallMs() });
+    this.#sentBytesBefore += this.#writer?.sentBytes ?? 0;
     this.#writer?.close();
     this.#writer = writer;
     this.#hasEverAccepted = false;
@@ -248,7 +255,7 @@ export class Forwarder {
       acceptedBatches: this.#acceptedBatches,
       buriedPoints: this.#buriedPoints,
       requests: this.#requests,
-      sentBytes: this.#sentBytes,
+      sentBytes: this.#sentBytesBefore + (this.#writer?.sentBytes ?? 0),
       isolationRequests: this.#isolationRequests,
       failures: this.#failures,
     };
@@ -360,91 +367,94 @@ export class Forwarder {
       if (news === this.#news) this.#isDrained[lane] = true;
       return;
     }
-    const sinceMs = this.#freshSinceMs;
+    const sinceMs = lane === 'fresh' ? this.#freshSinceMs : undefined;
+    const delivery: Delivery = { batch, isProbe, sinceMs, isOver: false };
     if (lane === 'fresh') {
       this.#freshHeldPoints += batch.points;
       this.#freshTakenSinceMs = sinceMs;
       this.#freshSinceMs = undefined;
       this.#noteFreshWaiting();
     }
-    let isEnded = false;
-    /** Whatever ends the batch: it no longer counts as held. */
-    const end = (): void => {
-      if (isEnded || lane !== 'fresh') return;
-      isEnded = true;
-      this.#freshHeldPoints -= batch.points;
-      this.#freshTakenSinceMs = undefined;
-      this.#noteFreshWaiting();
-    };
     try {
-      await this.#settle(batch, isProbe, end);
+      await this.#settle(delivery);
     } catch (error) {
-      // The journal could not write down the end of the batch: it will be delivered again, which is harmless.
-      this.#release(batch);
-      end();
-      this.#fail({ kind: 'retry', reason: `journal: ${messageOf(error)}` }, isProbe);
-    }
-    if (
-      this.#freshSinceMs !== undefined &&
-      sinceMs !== undefined &&
-      this.#down !== undefined &&
-      lane === 'fresh'
-    ) {
-      this.#freshSinceMs = sinceMs;
+      this.#putBackAfter(delivery, error);
     }
   }
 
-  async #settle(batch: Batch, isProbe: boolean, end: () => void): Promise<void> {
+  async #settle(delivery: Delivery): Promise<void> {
+    const { batch, isProbe } = delivery;
     if (this.#closing.signal.aborted) {
-      this.#release(batch);
-      end();
+      this.#putBack(delivery);
       return;
     }
     const outcome = await this.#send(batch.body, batch.encoding);
     switch (outcome.kind) {
       case 'accepted':
-        this.#hasEverAccepted = true;
-        await this.#spool.accept(batch);
-        this.#noteAccepted(batch.points);
-        end();
+        await this.#accept(delivery);
         this.#uplinkWorks(isProbe);
         return;
       case 'rejected':
         if (!this.#isSuspicious(outcome.refusal)) this.#uplinkWorks(isProbe);
-        await this.#isolateBeside(batch, outcome.refusal, isProbe, end);
+        await this.#isolateBeside(delivery, outcome.refusal);
         return;
       case 'too-large':
         this.#uplinkWorks(isProbe);
         this.#shrink();
-        await this.#isolateBeside(batch, 'too-large', isProbe, end);
+        await this.#isolateBeside(delivery, 'too-large');
         return;
       default:
-        this.#release(batch);
-        end();
+        this.#putBack(delivery);
         this.#fail(outcome, isProbe);
     }
+  }
+
+  async #accept(delivery: Delivery): Promise<void> {
+    await this.#spool.accept(delivery.batch);
+    this.#noteAccepted(delivery.batch.points);
+    this.#end(delivery);
+  }
+
+  #putBack(delivery: Delivery): void {
+    this.#spool.release(delivery.batch);
+    this.#end(delivery);
+    if (delivery.sinceMs !== undefined && this.#freshWaiting() > 0) this.#freshSinceMs = delivery.sinceMs;
+    this.#noteNews();
+  }
+
+  /** The journal could not write down the end of the batch: it will be delivered again, which is harmless. */
+  #putBackAfter(delivery: Delivery, error: unknown): void {
+    if (error instanceof AssertionError) throw error;
+    this.#putBack(delivery);
+    this.#fail({ kind: 'retry', reason: `journal: ${messageOf(error)}` }, delivery.isProbe);
+  }
+
+  #end(delivery: Delivery): void {
+    if (delivery.isOver) return;
+    delivery.isOver = true;
+    if (delivery.batch.lane !== 'fresh') return;
+    this.#freshHeldPoints -= delivery.batch.points;
+    this.#freshTakenSinceMs = undefined;
+    this.#noteFreshWaiting();
   }
 
   async #send(body: Buffer, encoding: 'identity' | 'gzip'): Promise<WriteOutcome> {
     const writer = this.#writer;
     if (writer === undefined) return { kind: 'retry', reason: 'no InfluxDB configured' };
     this.#requests += 1;
-    this.#sentBytes += body.length;
-    return writer.write(body, encoding, this.#stop.signal);
-  }
-
-  #release(batch: Batch): void {
-    this.#spool.release(batch);
-    this.#noteNews();
+    const outcome = await writer.write(body, encoding, this.#stop.signal);
+    // What the target before this one took says nothing about this one.
+    if (outcome.kind === 'accepted' && writer === this.#writer) this.#hasEverAccepted = true;
+    return outcome;
   }
 
   /** Resolves when the batch has ended, or when its isolation has become a long one that may go on by itself. */
-  async #isolateBeside(batch: Batch, refusal: SetRefusal, isProbe: boolean, end: () => void): Promise<void> {
+  async #isolateBeside(delivery: Delivery, refusal: SetRefusal): Promise<void> {
     let detach: () => void = () => {};
     const detached = new Promise<void>((resolve) => {
       detach = resolve;
     });
-    const isolation = this.#isolate({ batch, refusal, isProbe, end, detach });
+    const isolation = this.#isolate(delivery, refusal, detach);
     this.#deliveries.add(isolation);
     const forget = (): void => {
       this.#deliveries.delete(isolation);
@@ -461,12 +471,13 @@ export class Forwarder {
     return refusal !== 'too-large' && !refusal.aboutPoints && !this.#hasEverAccepted;
   }
 
-  async #isolate({ batch, refusal, isProbe, end, detach }: IsolationCase): Promise<void> {
+  /** @param detach called when the lane may go on without waiting for this */
+  async #isolate(delivery: Delivery, refusal: SetRefusal, detach: () => void): Promise<void> {
+    const { batch, isProbe } = delivery;
     const lines = await readLines(batch);
     if (lines === undefined) {
       const reason = 'the stored block cannot be unpacked';
-      await this.#bury(batch, [{ stage: 'influx', code: 'BLOCK_UNREADABLE', reason, bytes: batch.body }]);
-      end();
+      await this.#bury(delivery, [{ stage: 'influx', code: 'BLOCK_UNREADABLE', reason, bytes: batch.body }]);
       return;
     }
     let asked = 0;
@@ -488,20 +499,16 @@ export class Forwarder {
       const result = await isolate(lines, refusal, ask);
       if (result.kind === 'resolved' && !this.#isSuspicious(refusal)) {
         this.#uplinkWorks(isProbe);
-        await this.#bury(batch, result.refused.map(letterOf));
-        end();
+        await this.#bury(delivery, result.refused.map(letterOf));
         return;
       }
-      this.#release(batch);
-      end();
+      this.#putBack(delivery);
       const outcome = result.kind === 'resolved' ? nothingTaken(refusal) : result.outcome;
       if (isFailure(outcome) && !this.#closing.signal.aborted) this.#fail(outcome, isProbe);
     } catch (error) {
-      if (!isPaced) throw error;
       // Nobody waits for a detached isolation: its end is told here.
-      this.#release(batch);
-      end();
-      this.#fail({ kind: 'retry', reason: `journal: ${messageOf(error)}` }, false);
+      if (!isPaced) throw error;
+      this.#putBackAfter(delivery, error);
     } finally {
       if (isPaced) this.#pacedIsolations -= 1;
     }
@@ -513,9 +520,10 @@ export class Forwarder {
       if (this.#closing.signal.aborted) return { kind: 'retry', reason: 'stopped' };
       this.#isolationRequests += 1;
       const outcome = await this.#send(body, 'identity');
-      if (outcome.kind === 'accepted') this.#hasEverAccepted = true;
       if (outcome.kind !== 'retry' || tries === isolationTries) return outcome;
       const { retryMinMs, retryMaxMs } = this.#options;
+      // A batch is not kept in memory for a server that wants to be left alone for long.
+      if ((outcome.retryAfterMs ?? 0) > retryMaxMs) return outcome;
       const waitMs = backoffMs(tries, this.#random, { minMs: retryMinMs, maxMs: retryMaxMs });
       await this.#wait(Math.max(waitMs, outcome.retryAfterMs ?? 0));
     }
@@ -536,20 +544,28 @@ export class Forwarder {
     });
   }
 
-  async #bury(batch: Batch, letters: readonly DeadLetter[]): Promise<void> {
+  async #bury(delivery: Delivery, letters: readonly DeadLetter[]): Promise<void> {
     if (letters.length === 0) {
       // Parts of it were accepted one by one, all of them: nothing is left to refuse.
-      await this.#spool.accept(batch);
-      this.#noteAccepted(batch.points);
+      await this.#accept(delivery);
       return;
     }
+    const { batch } = delivery;
     await this.#spool.bury(batch, letters);
     this.#noteAccepted(Math.max(0, batch.points - letters.length));
     this.#buriedPoints += letters.length;
-    const [first] = letters;
+    this.#end(delivery);
+    this.#logRefused(letters[0]?.reason);
+  }
+
+  /** One device that never learns would otherwise fill the log, a line a second. */
+  #logRefused(reason: string | undefined): void {
+    const now = this.#clock.monotonicMs();
+    if (now - this.#refusedLoggedAtMs < refusedLogIntervalMs) return;
+    this.#refusedLoggedAtMs = now;
     this.#log.warn(
-      { event: 'points-refused', refused: letters.length, points: batch.points, reason: first?.reason },
-      'InfluxDB refused points; they are in the dead letters',
+      { event: 'points-refused', refusedSinceStart: this.#buriedPoints, reason },
+      'InfluxDB refuses points; they are in the dead letters',
     );
   }
 

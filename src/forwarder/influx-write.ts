@@ -41,6 +41,7 @@ export class InfluxWriter {
   readonly #target: InfluxTarget;
   readonly #options: InfluxWriterOptions;
   readonly #path: string;
+  #sentBytes = 0;
 
   private constructor(
     target: InfluxTarget,
@@ -72,6 +73,11 @@ export class InfluxWriter {
   /** Closes all connections; a request under way is tried once more, on a new one. */
   close(): void {
     this.#agent.destroy();
+  }
+
+  /** Bodies as sent, repetitions included; headers are not counted. */
+  get sentBytes(): number {
+    return this.#sentBytes;
   }
 
   /** @param signal cuts the request off; the outcome is then `retry` */
@@ -107,6 +113,7 @@ export class InfluxWriter {
       };
       if (signal.aborted) return end({ outcome: { kind: 'retry', reason: 'stopped' } });
       let status = 0;
+      this.#sentBytes += body.length;
       try {
         this.#transport.send(
           this.#path,
