@@ -1,0 +1,52 @@
+// Who may publish, read and retain what. Default is no. Pure; the outside contract's topic tree is the only source.
+
+import { type DeviceTopic, filterCovers, isTopicFilter, parseDeviceTopic } from '../../model/topic.ts';
+
+/** An authenticated sender. `service` accounts (Home Assistant, tests) read everything and give commands. */
+export interface Account {
+  readonly deviceId: string;
+  readonly service: boolean;
+}
+
+/** What the registry offers this source. */
+export interface Credentials {
+  /** Undefined when the pair is wrong, unknown or revoked. */
+  verify(deviceId: string, secret: string): Account | undefined;
+  /** Called with an account whose credentials stopped being valid. */
+  onRevoked(listener: (account: Account) => void): void;
+}
+
+export type PublishTarget =
+  | { readonly kind: 'message'; readonly topic: DeviceTopic }
+  | { readonly kind: 'gateway-command'; readonly name: string }
+  | { readonly kind: 'device-command' };
+
+/** Where a publish goes, undefined when the account may not publish there. */
+export function publishTarget(root: string, account: Account, topic: string): PublishTarget | undefined {
+  const device = parseDeviceTopic(root, topic);
+  if (device !== undefined && device.channel !== 'commands') {
+    return device.deviceId === account.deviceId ? { kind: 'message', topic: device } : undefined;
+  }
+  if (!account.service) return undefined;
+  if (device !== undefined) return { kind: 'device-command' };
+  const prefix = `${root}/gateway/commands/`;
+  if (!topic.startsWith(prefix) || topic.length === prefix.length) return undefined;
+  return { kind: 'gateway-command', name: topic.slice(prefix.length) };
+}
+
+/** Whether everything the filter can match is the account's to read. */
+export function mayRead(root: string, account: Account, filter: string): boolean {
+  if (!isTopicFilter(filter)) return false;
+  if (filterCovers(`${root}/devices/${account.deviceId}/#`, filter)) return true;
+  if (!account.service) return false;
+  return filterCovers(`${root}/devices/#`, filter) || filterCovers(`${root}/gateway/#`, filter);
+}
+
+/**
+ * Status and alarms describe the present and may be retained. Telemetry is history and a retained command would
+ * be carried out again at every reconnect: those are taken, but not retained.
+ */
+export function mayRetain(target: PublishTarget): boolean {
+  if (target.kind !== 'message') return false;
+  return target.topic.channel === 'status' || target.topic.channel === 'alarms';
+}

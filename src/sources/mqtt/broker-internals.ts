@@ -1,0 +1,168 @@
+// Everything this source relies on in aedes 2.0.0-beta.1 beyond its documented interface, in one place. The version
+// is pinned in package.json; each use has a test, so that an update which breaks one is seen.
+//
+//  1. Hooks: `authorizePublish` is the only awaited step ahead of PUBACK and PUBREC; `_notAuthorized` set on the
+//     packet makes aedes neither acknowledge nor publish it (lib/handlers/publish.js, enqueuePublish).
+//  2. `broker.clients` and `client.subscriptions` are plain objects: an id or a filter named `__proto__` or
+//     `constructor` finds a function there and throws out of the parser. Ours have no prototype.
+//  3. `client.waitForDrain` makes the emitter, and so every publisher, wait for one slow socket: up to a minute in
+//     aedes, a moment in ours (see outflow.ts).
+//  4. `client.deliver0` is captured by every subscription; ours drops at the client's bound.
+//  5. aedes reads with `conn.read(null)`: that is where the packet guard stands.
+//  6. The keep-alive timer is refreshed by packets only: while we hold a client's packets we refresh it.
+//  7. The next packet id starts at random; it is moved past ids that a restored session has in flight.
+//  8. `_serverKeepAlive`, set before `preConnect` is answered, is told to MQTT 5 clients.
+
+import type { Duplex } from 'node:stream';
+import { Aedes, type AedesOptions } from 'aedes';
+
+export interface BrokerPacket {
+  /** Absent on wills. */
+  cmd?: string;
+  topic: string;
+  payload: Buffer;
+  qos: 0 | 1 | 2;
+  retain: boolean;
+  dup?: boolean;
+  messageId?: number | undefined;
+  brokerId?: string;
+  brokerCounter?: number;
+  clientId?: string;
+  properties?: Record<string, unknown>;
+  messageExpiry?: number;
+  reasonCode?: number;
+  /** See 1. */
+  _notAuthorized?: boolean;
+}
+
+export interface BrokerSubscription {
+  topic: string;
+  qos: number;
+  rh?: number;
+  rap?: boolean;
+  nl?: boolean;
+  subscriptionIdentifier?: number;
+}
+
+type Deliver = (packet: BrokerPacket, done: () => void) => void;
+type Answer<T = unknown> = (error: Error | null | undefined, value?: T) => void;
+
+export interface BrokerClient {
+  readonly id: string;
+  readonly version: number | null;
+  readonly clean: boolean;
+  readonly connected: boolean;
+  readonly connecting: boolean;
+  readonly closed: boolean;
+  readonly conn: Duplex;
+  readonly sessionExpiryInterval: number;
+  readonly _cleanStart?: boolean;
+  /** A DISCONNECT came: no will. */
+  readonly _disconnected: boolean;
+  readonly _keepaliveInterval: number;
+  readonly _keepaliveTimer: NodeJS.Timeout | null;
+  _serverKeepAlive?: number;
+  _nextId: number;
+  will: BrokerPacket | null;
+  _will: BrokerPacket | null;
+  subscriptions: Record<string, { readonly qos: number } | undefined>;
+  deliver0: Deliver;
+  waitForDrain(done: (error: Error | null, client: BrokerClient) => void): void;
+  disconnect(options: { reasonCode?: number }, done?: () => void): void;
+  close(done?: () => void): void;
+}
+
+export interface ConnectPacket {
+  clientId: string;
+  keepalive: number;
+  clean: boolean;
+  protocolVersion: number;
+  will?: BrokerPacket;
+}
+
+export interface Broker {
+  readonly id: string;
+  readonly closed: boolean;
+  clients: Record<string, BrokerClient | undefined>;
+  handle(connection: Duplex): BrokerClient;
+  publish(packet: object, client: BrokerClient | null, done: (error?: Error | null) => void): void;
+  close(done: () => void): void;
+  on(event: string, listener: (...args: unknown[]) => void): unknown;
+}
+
+export interface BrokerHooks {
+  preConnect(client: BrokerClient, packet: ConnectPacket, answer: Answer<boolean>): void;
+  authenticate(
+    client: BrokerClient,
+    userName: string | undefined,
+    password: Buffer | undefined,
+    answer: Answer<boolean | null>,
+  ): void;
+  authorizePublish(client: BrokerClient | null, packet: BrokerPacket, done: Answer): void;
+  authorizeSubscribe(
+    client: BrokerClient,
+    subscription: BrokerSubscription,
+    answer: Answer<BrokerSubscription | null>,
+  ): void;
+  authorizeForward(client: BrokerClient, packet: BrokerPacket): BrokerPacket | null;
+}
+
+export interface BrokerSettings {
+  readonly persistence: object;
+  readonly hooks: BrokerHooks;
+  readonly connectTimeoutMs: number;
+  readonly packetBytes: number;
+  readonly inflightInbound: number;
+  readonly sessionExpiryS: number;
+  readonly sessions: number;
+}
+
+export async function openBroker(settings: BrokerSettings): Promise<Broker> {
+  const options = {
+    persistence: settings.persistence,
+    ...settings.hooks,
+    // No limit inside the emitter: publishers wait for their own messages, which bounds it.
+    concurrency: 0,
+    connectTimeout: settings.connectTimeoutMs,
+    // Packets a client sends on the heels of CONNECT wait here; the guard bounds their bytes.
+    queueLimit: 256,
+    maximumPacketSize: settings.packetBytes,
+    receiveMaximum: settings.inflightInbound,
+    sessionExpiryIntervalLimit: settings.sessionExpiryS,
+    pendingSessionsLimit: settings.sessions,
+    maxTopicLevels: 100,
+  };
+  const broker = (await Aedes.createBroker(options as unknown as AedesOptions)) as unknown as Broker;
+  broker.clients = Object.create(null) as Broker['clients'];
+  return broker;
+}
+
+/** Prepares a client that aedes just made; nothing was read from it yet. */
+export function adoptClient(
+  client: BrokerClient,
+  outflow: {
+    mayDeliver0(packet: BrokerPacket): boolean;
+    waitForDrain(done: () => void): void;
+  },
+): void {
+  client.subscriptions = Object.create(null) as BrokerClient['subscriptions'];
+  client.waitForDrain = (done) => outflow.waitForDrain(() => done(null, client));
+  const deliver0 = client.deliver0;
+  client.deliver0 = (packet, done) => {
+    if (outflow.mayDeliver0(packet)) deliver0(packet, done);
+    else setImmediate(done);
+  };
+}
+
+/** Puts `inspect` between the socket and aedes' parser; what it returns is what the parser sees. */
+export function inspectReads(connection: Duplex, inspect: (chunk: Buffer) => Buffer | null): void {
+  const read = connection.read.bind(connection);
+  connection.read = (size?: number) => {
+    const chunk: unknown = read(size);
+    return Buffer.isBuffer(chunk) ? inspect(chunk) : chunk;
+  };
+}
+
+export function keepAwake(client: BrokerClient): void {
+  if (client._keepaliveInterval > 0) client._keepaliveTimer?.refresh();
+}

@@ -1,0 +1,83 @@
+// What we know of one MQTT connection. Plain data; the stages of the source share it.
+
+import type { Account } from './access.ts';
+import type { BrokerClient, BrokerPacket } from './broker-internals.ts';
+import type { Outflow } from './outflow.ts';
+import type { PacketGuard } from './packet-guard.ts';
+import type { Prepared, Session } from './sessions.ts';
+
+/** A publish that waits for durability. Acknowledged in the order of arrival [MQTT-4.6.0-2, -3]. */
+export interface Pending {
+  readonly packet: BrokerPacket;
+  readonly done: (error?: Error | null) => void;
+  readonly sinceMs: number;
+  readonly prepared: Prepared | undefined;
+  settled: boolean;
+}
+
+/** Recently acknowledged packets, to know a copy again that was sent before our acknowledgement arrived. */
+interface AcknowledgedRing {
+  readonly ids: Uint16Array;
+  readonly lengths: Uint32Array;
+  next: number;
+}
+
+export interface Connection {
+  readonly client: BrokerClient;
+  readonly guard: PacketGuard;
+  readonly outflow: Outflow;
+  readonly ticket: string;
+  /** Undefined before the login and after a revocation. */
+  account: Account | undefined;
+  session: Session | undefined;
+  /** Number of its will in the log. */
+  willNumber: number | undefined;
+  /** Monotonic milliseconds when the latest chunk was read. */
+  readMs: number;
+  readonly inFlight: Set<number>;
+  /** QoS 2 packet ids of a connection without a session. */
+  readonly incoming: Set<number>;
+  readonly pending: Pending[];
+  readonly acknowledged: AcknowledgedRing;
+}
+
+const ringSize = 64;
+
+export function newConnection(
+  client: BrokerClient,
+  guard: PacketGuard,
+  outflow: Outflow,
+  ticket: string,
+): Connection {
+  return {
+    client,
+    guard,
+    outflow,
+    ticket,
+    account: undefined,
+    session: undefined,
+    willNumber: undefined,
+    readMs: 0,
+    inFlight: new Set(),
+    incoming: new Set(),
+    pending: [],
+    acknowledged: { ids: new Uint16Array(ringSize), lengths: new Uint32Array(ringSize), next: 0 },
+  };
+}
+
+export function incomingOf(connection: Connection): Set<number> {
+  return connection.session?.incoming ?? connection.incoming;
+}
+
+export function rememberAcknowledged(connection: Connection, packet: BrokerPacket): void {
+  const ring = connection.acknowledged;
+  ring.ids[ring.next] = packet.messageId ?? 0;
+  ring.lengths[ring.next] = packet.payload.length;
+  ring.next = (ring.next + 1) % ringSize;
+}
+
+export function wasAcknowledged(connection: Connection, packet: BrokerPacket): boolean {
+  const { ids, lengths } = connection.acknowledged;
+  const at = ids.lastIndexOf(packet.messageId ?? 0);
+  return at >= 0 && lengths[at] === packet.payload.length;
+}

@@ -1,0 +1,353 @@
+// The way of a published message to durability. `accept` is aedes' `authorizePublish`: the one step aedes awaits
+// ahead of PUBACK and PUBREC, so whatever an acknowledgement promises happens here and is done when `done` is called.
+//
+// Promises: QoS 1 and 2 are answered once, in order, after the sink, the queues of sessions and the retained message
+// are durable (they go to the log in the same tick and share one fsync). A copy of a message in flight is neither
+// stored nor answered. When the journal refuses, the acknowledgement is held and the message tried again until
+// `ackTimeoutMs`; then the connection is closed, so that the publisher still has the message.
+
+import type { Message, Sink } from '../../model/message.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { errorCode } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+import { type Account, mayRetain, type PublishTarget, publishTarget } from './access.ts';
+import { type Broker, type BrokerPacket, keepAwake } from './broker-internals.ts';
+import {
+  type Connection,
+  incomingOf,
+  type Pending,
+  rememberAcknowledged,
+  wasAcknowledged,
+} from './connection.ts';
+import type { MqttLimits } from './limits.ts';
+import type { LogWrite, SessionLog } from './session-log.ts';
+import type { Sessions } from './sessions.ts';
+
+/** Carries out `{root}/gateway/commands/{kind}`; awaited before the acknowledgement. */
+export type CommandHandler = (kind: string, payload: Buffer, accountId: string) => void | Promise<void>;
+
+export interface IntakeOptions {
+  readonly root: string;
+  readonly sink: Sink;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly limits: MqttLimits;
+  readonly sessionLog: SessionLog;
+  readonly sessions: Sessions;
+  readonly onCommand: CommandHandler | undefined;
+  readonly isBehind: (() => boolean) | undefined;
+}
+
+type Done = (error?: Error | null) => void;
+
+const firstRetryMs = 100;
+const lastRetryMs = 2000;
+const quotaExceeded = 0x97;
+const implementationSpecificError = 0x83;
+const receiveMaximumExceeded = 0x93;
+
+export class Intake {
+  readonly #options: IntakeOptions;
+  readonly #firstCopies = new WeakSet<BrokerPacket>();
+  #broker: Broker | undefined;
+  #pending = 0;
+  readonly counts = {
+    messages: 0,
+    gatewayCommands: 0,
+    refusedPublishes: 0,
+    duplicates: 0,
+    refusedRetained: 0,
+    heldAcknowledgements: 0,
+    abandonedAcknowledgements: 0,
+    lostQos0: 0,
+    failedCommands: 0,
+    lostWills: 0,
+    inboundOverflows: 0,
+  };
+
+  constructor(options: IntakeOptions) {
+    this.#options = options;
+  }
+
+  attach(broker: Broker): void {
+    this.#broker = broker;
+  }
+
+  /** Publishes waiting for durability. */
+  get pending(): number {
+    return this.#pending;
+  }
+
+  isFirstCopy(packet: BrokerPacket): boolean {
+    return this.#firstCopies.delete(packet);
+  }
+
+  accept(connection: Connection, packet: BrokerPacket, done: Done): void {
+    const { account } = connection;
+    const target = account && publishTarget(this.#options.root, account, packet.topic);
+    if (account === undefined || target === undefined) {
+      this.counts.refusedPublishes += 1;
+      done(new Error(`not authorized to publish to ${packet.topic}`));
+      return;
+    }
+    if (packet.qos === 0) {
+      this.#limitRetained(packet, target);
+      this.#acceptUnacknowledged(connection, account, target, packet, done);
+      return;
+    }
+    if (this.#isAnswered(connection, packet, done)) return;
+    this.#limitRetained(packet, target);
+    this.#acceptAcknowledged(connection, account, target, packet, done);
+  }
+
+  /** A last will that fires; there is no connection to hold, and nobody to send it again. */
+  async acceptWill(account: Account, packet: BrokerPacket): Promise<void> {
+    const { root, clock, limits, sessions, sessionLog } = this.#options;
+    const target = publishTarget(root, account, packet.topic);
+    if (target === undefined) {
+      this.counts.refusedPublishes += 1;
+      throw new Error('not authorized');
+    }
+    this.#limitRetained(packet, target);
+    const prepared = sessions.prepare(packet);
+    const work = this.#delivery(account, target, packet, clock.monotonicMs());
+    const attempt = retriable(work, sessionLog, prepared?.writes ?? []);
+    const deadlineMs = clock.monotonicMs() + limits.ackTimeoutMs;
+    for (let waitMs = firstRetryMs; ; waitMs = Math.min(waitMs * 2, lastRetryMs)) {
+      try {
+        await attempt();
+        return;
+      } catch (error) {
+        if (clock.monotonicMs() + waitMs < deadlineMs) {
+          await new Promise((resolve) => setTimeout(resolve, waitMs).unref());
+          continue;
+        }
+        this.counts.lostWills += 1;
+        if (prepared !== undefined) sessions.discard(prepared);
+        throw error;
+      }
+    }
+  }
+
+  /** Ends connections whose oldest publish waits too long for a disk that neither takes nor refuses it. */
+  sweep(connection: Connection): void {
+    const oldest = connection.pending[0];
+    if (oldest === undefined) return;
+    keepAwake(connection.client);
+    const { clock, limits } = this.#options;
+    if (clock.monotonicMs() - oldest.sinceMs > limits.ackTimeoutMs) this.#abandon(connection, undefined);
+  }
+
+  #acceptUnacknowledged(
+    connection: Connection,
+    account: Account,
+    target: PublishTarget,
+    packet: BrokerPacket,
+    done: Done,
+  ): void {
+    const stored = this.#delivery(account, target, packet, connection.readMs)?.();
+    if (stored === undefined) {
+      done();
+      return;
+    }
+    const lost = () => {
+      this.counts.lostQos0 += 1;
+    };
+    if (this.#options.isBehind?.() !== true) {
+      stored.catch(lost);
+      done();
+      return;
+    }
+    // QoS 0 knows no acknowledgement to hold back; not reading on is what slows its publisher down.
+    stored.catch(lost).finally(() => {
+      keepAwake(connection.client);
+      done();
+    });
+  }
+
+  #acceptAcknowledged(
+    connection: Connection,
+    account: Account,
+    target: PublishTarget,
+    packet: BrokerPacket,
+    done: Done,
+  ): void {
+    const { sessions, sessionLog, clock } = this.#options;
+    const messageId = packet.messageId ?? 0;
+    const prepared = sessions.prepare(packet, connection.client.id);
+    const writes: LogWrite[] = prepared?.writes ?? [];
+    if (packet.qos === 2) {
+      incomingOf(connection).add(messageId);
+      this.#firstCopies.add(packet);
+      if (connection.session !== undefined) {
+        writes.push(sessions.incomingWrite(connection.session, messageId, true));
+      }
+    }
+    const sinceMs = clock.monotonicMs();
+    const pending: Pending = { packet, done, sinceMs, prepared, settled: false };
+    connection.inFlight.add(messageId);
+    connection.pending.push(pending);
+    this.#pending += 1;
+    const work = this.#delivery(account, target, packet, connection.readMs);
+    const attempt = retriable(work, sessionLog, writes);
+    this.#try(connection, pending, attempt, firstRetryMs);
+  }
+
+  #try(connection: Connection, pending: Pending, attempt: () => Promise<unknown>, waitMs: number): void {
+    attempt().then(
+      () => {
+        pending.settled = true;
+        this.#answer(connection);
+      },
+      (error: unknown) => this.#hold(connection, pending, attempt, waitMs, error),
+    );
+  }
+
+  #hold(
+    connection: Connection,
+    pending: Pending,
+    attempt: () => Promise<unknown>,
+    waitMs: number,
+    error: unknown,
+  ): void {
+    if (!connection.pending.includes(pending)) return;
+    const { clock, limits } = this.#options;
+    const waited = clock.monotonicMs() - pending.sinceMs;
+    if (connection.client.closed || waited + waitMs > limits.ackTimeoutMs) {
+      this.#abandon(connection, error);
+      return;
+    }
+    if (waitMs === firstRetryMs) this.counts.heldAcknowledgements += 1;
+    const nextMs = Math.min(waitMs * 2, lastRetryMs);
+    setTimeout(() => this.#try(connection, pending, attempt, nextMs), waitMs).unref();
+  }
+
+  /** Calls back everything at the head that is durable: acknowledgements keep the order of their publishes. */
+  #answer(connection: Connection): void {
+    const { pending, client, inFlight } = connection;
+    for (let head = pending[0]; head?.settled === true; head = pending[0]) {
+      pending.shift();
+      this.#pending -= 1;
+      inFlight.delete(head.packet.messageId ?? 0);
+      rememberAcknowledged(connection, head.packet);
+      if (client.closed) this.#publishOrphan(head.packet);
+      else head.done();
+    }
+  }
+
+  /** Durable, but its publisher is gone: aedes would not go on. Subscribers get it all the same. */
+  #publishOrphan(packet: BrokerPacket): void {
+    this.#broker?.publish({ ...packet, messageId: undefined, dup: false }, null, () => {});
+  }
+
+  /** Gives up what the connection still waits for: unanswered, so that the publisher keeps it. */
+  #abandon(connection: Connection, error: unknown): void {
+    const { sessions, log } = this.#options;
+    const { client, pending } = connection;
+    for (const { packet, prepared, settled } of pending.splice(0)) {
+      this.#pending -= 1;
+      if (settled) continue;
+      this.counts.abandonedAcknowledgements += 1;
+      if (prepared !== undefined) sessions.discard(prepared);
+      if (packet.qos === 2) incomingOf(connection).delete(packet.messageId ?? 0);
+    }
+    connection.inFlight.clear();
+    if (client.closed) return;
+    const code = errorCode(error) ?? 'JOURNAL_STALLED';
+    log.warn({ event: 'mqtt-acknowledgements-abandoned', client: client.id, code });
+    client.disconnect({ reasonCode: code === 'JOURNAL_FULL' ? quotaExceeded : implementationSpecificError });
+  }
+
+  /** Whether the packet is a copy of one that was, or will be, answered on this connection. */
+  #isAnswered(connection: Connection, packet: BrokerPacket, done: Done): boolean {
+    const messageId = packet.messageId ?? 0;
+    const inFlight = connection.inFlight.has(messageId);
+    if (packet.qos === 2) {
+      const incoming = incomingOf(connection);
+      if (!inFlight && incoming.has(messageId)) {
+        // Stored before [MQTT-4.3.3-2]: aedes finds it there and answers PUBREC again.
+        this.counts.duplicates += 1;
+        done();
+        return true;
+      }
+      if (!inFlight && incoming.size >= this.#options.limits.inflightInbound) {
+        this.counts.inboundOverflows += 1;
+        connection.client.disconnect({ reasonCode: receiveMaximumExceeded });
+        return true;
+      }
+      if (!inFlight) return false;
+    } else if (packet.dup !== true || !(inFlight || wasAcknowledged(connection, packet))) {
+      return false;
+    }
+    // Sent again because our answer is slow (ESP-IDF does after 1 s). Answering a copy as well would acknowledge
+    // whatever message its client has given the packet id to by then.
+    this.counts.duplicates += 1;
+    packet._notAuthorized = true;
+    done();
+    return true;
+  }
+
+  #limitRetained(packet: BrokerPacket, target: PublishTarget): void {
+    if (!packet.retain) return;
+    const owner = target.kind === 'message' ? target.topic.deviceId : undefined;
+    const fits = this.#options.sessions.hasRoomForRetained(packet.topic, packet.payload.length, owner);
+    if (mayRetain(target) && fits) return;
+    packet.retain = false;
+    this.counts.refusedRetained += 1;
+  }
+
+  /** The work a publish asks of the gateway itself, to be started at once; undefined when it is for others only. */
+  #delivery(
+    account: Account,
+    target: PublishTarget,
+    packet: BrokerPacket,
+    receivedMonotonicMs: number,
+  ): (() => Promise<void>) | undefined {
+    const { sink, onCommand, log } = this.#options;
+    if (target.kind === 'message') {
+      this.counts.messages += 1;
+      const message: Message = {
+        transport: 'mqtt',
+        deviceId: account.deviceId,
+        // `publishTarget` lets no other channel through.
+        channel: target.topic.channel as Message['channel'],
+        name: target.topic.name,
+        payload: packet.payload,
+        receivedMonotonicMs,
+      };
+      return () => sink(message);
+    }
+    if (target.kind !== 'gateway-command' || onCommand === undefined) return undefined;
+    this.counts.gatewayCommands += 1;
+    const { name } = target;
+    return async () => {
+      try {
+        await onCommand(name, packet.payload, account.deviceId);
+      } catch (error) {
+        if (errorCode(error)?.startsWith('JOURNAL_') === true) throw error;
+        // Trying again would not help: it is answered, or it would come back for ever.
+        this.counts.failedCommands += 1;
+        log.warn({ event: 'mqtt-command-failed', command: name, code: errorCode(error), err: error });
+      }
+    };
+  }
+}
+
+/** Runs both parts in the same tick; a repetition runs only what failed. */
+function retriable(
+  work: (() => Promise<void>) | undefined,
+  log: SessionLog,
+  writes: readonly LogWrite[],
+): () => Promise<unknown> {
+  if (work !== undefined && writes.length === 0) return work;
+  let worked = work === undefined;
+  let written = writes.length === 0;
+  return async () => {
+    const first = worked ? undefined : work?.();
+    const second = written ? undefined : log.write(writes);
+    const results = await Promise.allSettled([first, second]);
+    worked ||= results[0].status === 'fulfilled';
+    written ||= results[1].status === 'fulfilled';
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  };
+}

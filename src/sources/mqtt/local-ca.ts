@@ -1,0 +1,223 @@
+// The gateway's own certificate authority: made at the first start, so that a device can trust the gateway without
+// the internet. The CA lasts ten years and is kept; the server's certificate lasts 397 days and is renewed at a
+// start when fewer than 30 are left or the machine's names changed. Keys are readable by the gateway alone; files
+// are replaced whole. A damaged file is set aside and made anew: TLS must not keep the gateway from starting.
+// The X.509 library is loaded only when something must be issued.
+
+import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
+import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { hostname, networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import type { Clock } from '../../platform/clock.ts';
+import { errorCode } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+
+export interface TlsIdentity {
+  /** PEM. */
+  readonly key: string;
+  /** PEM: the server's certificate, then the CA's. */
+  readonly certificates: string;
+  /** For devices to trust. */
+  readonly caPath: string;
+}
+
+export interface LocalCaOptions {
+  /** Created when missing. */
+  readonly folder: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** DNS names and addresses of the certificate; the machine's own by default. */
+  readonly names?: readonly string[];
+}
+
+interface Issued {
+  readonly key: string;
+  readonly certificate: string;
+}
+
+const dayMs = 86_400_000;
+const caDays = 3653;
+const leafDays = 397;
+const renewDays = 30;
+const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
+
+export async function openLocalCa(options: LocalCaOptions): Promise<TlsIdentity> {
+  const { folder, log, clock } = options;
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const names = options.names ?? machineNames();
+  let ca = await readPair(folder, 'ca', log);
+  if (ca === undefined) {
+    ca = await issueCa(clock.wallMs());
+    await writePair(folder, 'ca', ca);
+    log.info({ event: 'tls-ca-made' });
+  }
+  let leaf = await readPair(folder, 'server', log);
+  const reason = leaf === undefined ? 'missing' : renewalReason(leaf, ca, names, clock.wallMs());
+  if (leaf === undefined || reason !== undefined) {
+    leaf = await issueLeaf(ca, names, clock.wallMs());
+    await writePair(folder, 'server', leaf);
+    log.info({ event: 'tls-certificate-made', reason });
+  }
+  return {
+    key: leaf.key,
+    certificates: leaf.certificate + ca.certificate,
+    caPath: join(folder, 'ca.crt'),
+  };
+}
+
+function machineNames(): string[] {
+  const host = hostname().split('.')[0]?.toLowerCase() ?? '';
+  const names = new Set(['localhost', '127.0.0.1', '::1']);
+  if (/^[a-z0-9-]{1,63}$/.test(host)) {
+    names.add(host);
+    names.add(`${host}.local`);
+  }
+  for (const addresses of Object.values(networkInterfaces())) {
+    for (const { address } of addresses ?? []) if (!address.startsWith('fe80:')) names.add(address);
+  }
+  return [...names].sort();
+}
+
+/** Undefined when the files are missing, or damaged and now set aside. */
+async function readPair(folder: string, name: string, log: Log): Promise<Issued | undefined> {
+  const keyPath = join(folder, `${name}.key`);
+  const certificatePath = join(folder, `${name}.crt`);
+  const key = await readText(keyPath);
+  const certificate = await readText(certificatePath);
+  if (key !== undefined && certificate !== undefined && belongTogether(key, certificate)) {
+    return { key, certificate };
+  }
+  if (key === undefined && certificate === undefined) return undefined;
+  log.warn({ event: 'tls-files-damaged', name });
+  if (key !== undefined) await rename(keyPath, `${keyPath}.damaged`);
+  if (certificate !== undefined) await rename(certificatePath, `${certificatePath}.damaged`);
+  return undefined;
+}
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function belongTogether(key: string, certificate: string): boolean {
+  try {
+    return new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key));
+  } catch {
+    return false;
+  }
+}
+
+function renewalReason(
+  leaf: Issued,
+  ca: Issued,
+  names: readonly string[],
+  nowMs: number,
+): string | undefined {
+  const certificate = new X509Certificate(leaf.certificate);
+  if (!certificate.verify(new X509Certificate(ca.certificate).publicKey)) return 'other-ca';
+  if (Date.parse(certificate.validTo) - nowMs < renewDays * dayMs) return 'expiring';
+  const present = names.every((name) =>
+    isAddress(name) ? certificate.checkIP(name) !== undefined : certificate.checkHost(name) !== undefined,
+  );
+  return present ? undefined : 'names-changed';
+}
+
+async function issueCa(nowMs: number): Promise<Issued> {
+  const x509 = await loadX509();
+  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+  const name = `CN=IoTFlow Edge ${hostname().replace(/[^\w.-]/g, '')} CA`;
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    name,
+    keys,
+    signingAlgorithm: algorithm,
+    // A clock that was never set must not make a certificate from the future; see notBefore.
+    notBefore: notBefore(nowMs),
+    notAfter: new Date(nowMs + caDays * dayMs),
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+    ],
+  });
+  return { key: await pemKey(keys.privateKey), certificate: `${certificate.toString('pem')}\n` };
+}
+
+async function issueLeaf(ca: Issued, names: readonly string[], nowMs: number): Promise<Issued> {
+  const x509 = await loadX509();
+  const issuer = new x509.X509Certificate(ca.certificate);
+  const caKey = createPrivateKey(ca.key).export({ format: 'der', type: 'pkcs8' });
+  const signingKey = await webcrypto.subtle.importKey('pkcs8', caKey, algorithm, false, ['sign']);
+  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+  const certificate = await x509.X509CertificateGenerator.create({
+    subject: 'CN=IoTFlow Edge gateway',
+    issuer: issuer.subject,
+    publicKey: keys.publicKey,
+    signingKey,
+    signingAlgorithm: algorithm,
+    notBefore: notBefore(nowMs),
+    notAfter: new Date(nowMs + leafDays * dayMs),
+    extensions: [
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+      new x509.SubjectAlternativeNameExtension(
+        names.map((value) => ({ type: isAddress(value) ? ('ip' as const) : ('dns' as const), value })),
+      ),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
+    ],
+  });
+  return { key: await pemKey(keys.privateKey), certificate: `${certificate.toString('pem')}\n` };
+}
+
+/** Devices without a battery-backed clock are often behind: a day of grace. */
+function notBefore(nowMs: number): Date {
+  return new Date(nowMs - dayMs);
+}
+
+async function loadX509() {
+  // @peculiar/x509 needs the Reflect metadata API to be there first.
+  const x509 = await import('@peculiar/x509');
+  x509.cryptoProvider.set(webcrypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0]);
+  return x509;
+}
+
+async function pemKey(key: webcrypto.CryptoKey): Promise<string> {
+  const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', key));
+  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' })
+    .export({ format: 'pem', type: 'pkcs8' })
+    .toString();
+}
+
+function isAddress(name: string): boolean {
+  return name.includes(':') || /^[\d.]+$/.test(name);
+}
+
+/** The key first: a certificate without its key would be set aside at the next start, and that is the worst of it. */
+async function writePair(folder: string, name: string, pair: Issued): Promise<void> {
+  await writeWhole(folder, `${name}.key`, pair.key, 0o600);
+  await writeWhole(folder, `${name}.crt`, pair.certificate, 0o644);
+}
+
+async function writeWhole(folder: string, name: string, text: string, mode: number): Promise<void> {
+  const path = join(folder, name);
+  const temporary = `${path}.new`;
+  const file = await open(temporary, 'w', mode);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+  const directory = await open(folder, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}

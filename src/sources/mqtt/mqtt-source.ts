@@ -1,0 +1,563 @@
+// The MQTT broker as a source of messages: listeners → admission → packet guard → aedes → intake → sink.
+//
+// Promises: what a client was acknowledged is durable (telemetry, queued and retained messages, sessions and
+// subscriptions); nobody speaks without credentials, and nobody beyond its own topics; a client that is hostile,
+// stuck or gone costs the others nothing, and every refusal is counted. It does not look into payloads.
+// MQTT 3.1.1 whole; 5.0 as far as the broker library goes (docs/decisions/0002).
+
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import type { Sink } from '../../model/message.ts';
+import { matchesFilter } from '../../model/topic.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { GatewayError } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+import { type Account, type Credentials, mayRead, publishTarget } from './access.ts';
+import { Admission } from './admission.ts';
+import {
+  adoptClient,
+  type Broker,
+  type BrokerClient,
+  type BrokerHooks,
+  type BrokerPacket,
+  type ConnectPacket,
+  inspectReads,
+  openBroker,
+} from './broker-internals.ts';
+import { type Connection, incomingOf, newConnection } from './connection.ts';
+import { type CommandHandler, Intake } from './intake.ts';
+import { defaultLimits, type MqttLimits } from './limits.ts';
+import { type Listeners, openListeners, type Ports } from './listeners.ts';
+import { openLocalCa } from './local-ca.ts';
+import { Outflow } from './outflow.ts';
+import { type Offence, offenceReasonCodes, PacketGuard } from './packet-guard.ts';
+import { brokerPersistence, placeholderFilter } from './persistence.ts';
+import type { SessionLog } from './session-log.ts';
+import { type RestoredWill, Sessions } from './sessions.ts';
+import type { StoredMessage } from './stored-message.ts';
+
+export interface MqttListen {
+  /** Address of the plain ports; without `lanPlaintext` they listen on the loopback alone. */
+  readonly host: string;
+  readonly lanPlaintext: boolean;
+  /** 0 picks a free port; undefined leaves the listener out. */
+  readonly port?: number | undefined;
+  readonly tlsPort?: number | undefined;
+  readonly wsPort?: number | undefined;
+}
+
+export interface MqttSourceOptions {
+  /** First levels of every topic. */
+  readonly root: string;
+  /** Certificates live in its folder `tls`; needed only with `listen.tlsPort`. */
+  readonly dataDirectory: string;
+  readonly listen: MqttListen;
+  readonly limits?: Partial<MqttLimits>;
+  readonly credentials: Credentials;
+  readonly sink: Sink;
+  readonly sessionLog: SessionLog;
+  /** While true, QoS 0 publishers are slowed down to the sink's pace. */
+  readonly isBehind?: () => boolean;
+  readonly onCommand?: CommandHandler;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface PublishOptions {
+  readonly qos: 0 | 1 | 2;
+  readonly retain: boolean;
+}
+
+/** CONNACK return codes of 3.1.1; aedes translates them for MQTT 5. */
+const serverUnavailable = 3;
+const badUserNameOrPassword = 4;
+const notAuthorized = 5;
+const notAuthorizedReason = 0x87;
+
+const sweepMs = 1000;
+const drainMs = 2000;
+/** How long a client may take to read why it is refused. */
+const lingerMs = 1000;
+
+type Refused = Error & { returnCode: number };
+
+export class MqttSource {
+  readonly #options: MqttSourceOptions;
+  readonly #limits: MqttLimits;
+  readonly #sessions: Sessions;
+  readonly #admission: Admission;
+  readonly #intake: Intake;
+  readonly #connections = new Map<BrokerClient, Connection>();
+  readonly #owners = new Map<string, { deviceId: string; connections: number }>();
+  readonly #wills = new WeakMap<BrokerPacket, { account: Account; number: number }>();
+  readonly #offences = new Map<Offence, number>();
+  readonly #counts = {
+    connections: 0,
+    refusedLogins: 0,
+    refusedTakeovers: 0,
+    refusedSubscriptions: 0,
+    revokedConnections: 0,
+    droppedQos0: 0,
+    slowReadersCut: 0,
+    brokerErrors: 0,
+  };
+  #broker: Broker | undefined;
+  #listeners: Listeners | undefined;
+  #sweeper: NodeJS.Timeout | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(options: MqttSourceOptions, limits: MqttLimits, sessions: Sessions, intake: Intake) {
+    this.#options = options;
+    this.#limits = limits;
+    this.#sessions = sessions;
+    this.#intake = intake;
+    this.#admission = new Admission(limits, options.clock);
+  }
+
+  /**
+   * Restores sessions, publishes the wills of clients that were connected when the gateway died, then listens.
+   * @throws GatewayError `MQTT_LISTEN_FAILED`.
+   */
+  static async open(options: MqttSourceOptions): Promise<MqttSource> {
+    const limits = { ...defaultLimits, ...options.limits };
+    const { sessionLog, clock, log, root, sink } = options;
+    const sessions = await Sessions.open({ log: sessionLog, clock, limits });
+    const { onCommand, isBehind } = options;
+    const intake = new Intake({ root, sink, log, clock, limits, sessionLog, sessions, onCommand, isBehind });
+    const source = new MqttSource(options, limits, sessions, intake);
+    await source.#start();
+    return source;
+  }
+
+  /** The ports in use; undefined for a listener that was left out. */
+  get ports(): Ports {
+    return this.#listeners?.ports ?? { mqtt: undefined, mqtts: undefined, ws: undefined };
+  }
+
+  /**
+   * Publishes a message of the gateway's own. With QoS 1 or 2 it resolves when the message is durable for the
+   * sessions that subscribe to it and, if retained, for those to come.
+   */
+  async publish(topic: string, payload: Buffer, { qos, retain }: PublishOptions): Promise<void> {
+    const broker = this.#broker;
+    if (broker === undefined || broker.closed)
+      throw new GatewayError('MQTT_CLOSED', 'the MQTT broker is closed');
+    // A buffer of its own: by it, the broker's copy of the packet is known again.
+    const own = Buffer.from(payload);
+    if (qos > 0) {
+      const prepared = this.#sessions.prepare({ topic, payload: own, qos, retain });
+      if (prepared !== undefined && prepared.writes.length > 0) {
+        await this.#options.sessionLog.write(prepared.writes);
+      }
+    }
+    await publishTo(broker, { cmd: 'publish', topic, payload: own, qos, retain });
+  }
+
+  stats() {
+    let heldBytes = 0;
+    let unsentBytes = 0;
+    for (const { guard, client } of this.#connections.values()) {
+      heldBytes += guard.heldBytes;
+      unsentBytes += client.conn.writableLength;
+    }
+    return {
+      ...this.#counts,
+      ...this.#intake.counts,
+      ...this.#sessions.stats(),
+      offences: Object.fromEntries(this.#offences) as Partial<Record<Offence, number>>,
+      sockets: this.#admission.sockets,
+      unauthenticatedSockets: this.#admission.unauthenticated,
+      refusedSockets: this.#admission.refusedSockets,
+      pendingAcknowledgements: this.#intake.pending,
+      heldBytes,
+      unsentBytes,
+    };
+  }
+
+  /** Takes no more, lets what was received become durable, tells MQTT 5 clients, ends the connections. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    clearInterval(this.#sweeper);
+    this.#listeners?.stop();
+    const deadlineMs = this.#options.clock.monotonicMs() + drainMs;
+    while (this.#intake.pending > 0 && this.#options.clock.monotonicMs() < deadlineMs) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    const broker = this.#broker;
+    if (broker !== undefined) await new Promise<void>((resolve) => broker.close(resolve));
+    await this.#listeners?.close();
+  }
+
+  async #start(): Promise<void> {
+    const { listen, dataDirectory, clock, log, credentials } = this.#options;
+    const persistence = brokerPersistence(this.#sessions, {
+      mayRead: (clientId, filter) => this.#mayRead(this.#connectionOf(clientId)?.account, filter),
+      putWill: (client, will) => this.#keepWill(client, will),
+      incoming: (client) => incomingOf(this.#connection(client)),
+      isFirstCopy: (packet) => this.#intake.isFirstCopy(packet),
+      isOverflowing: (client) => this.#connections.get(client)?.outflow.isOverflowing === true,
+    });
+    const broker = await openBroker({ ...this.#limits, persistence, hooks: this.#hooks() });
+    this.#broker = broker;
+    this.#intake.attach(broker);
+    broker.on('error', (error) => {
+      this.#counts.brokerErrors += 1;
+      log.error({ event: 'mqtt-broker-error', err: error });
+    });
+    credentials.onRevoked((account) => this.#revoke(account.deviceId));
+    try {
+      // Before anyone can connect: a will that comes after its device's "online" would tell an untruth.
+      await Promise.all(this.#sessions.restoredWills().map((will) => this.#publishRestoredWill(will)));
+      const identity =
+        listen.tlsPort === undefined
+          ? undefined
+          : await openLocalCa({ folder: join(dataDirectory, 'tls'), clock, log });
+      const tls =
+        identity && listen.tlsPort !== undefined ? { port: listen.tlsPort, ...identity } : undefined;
+      const { host, lanPlaintext, port, wsPort } = listen;
+      this.#listeners = await openListeners(
+        { host, lanPlaintext, port, wsPort, tls },
+        {
+          limits: this.#limits,
+          admission: this.#admission,
+          connected: (connection, ticket) => this.#connected(connection, ticket),
+        },
+      );
+    } catch (error) {
+      await new Promise<void>((resolve) => broker.close(resolve));
+      throw error;
+    }
+    this.#sweeper = setInterval(() => this.#sweep(), sweepMs).unref();
+  }
+
+  #hooks(): BrokerHooks {
+    return {
+      preConnect: (client, packet, answer) => this.#preConnect(client, packet, answer),
+      authenticate: (client, userName, password, answer) => {
+        this.#authenticate(client, userName, password).then(
+          (refused) => answer(refused ?? null, refused === undefined),
+          () => answer(refusal(serverUnavailable, 'session cannot be stored'), false),
+        );
+      },
+      authorizePublish: (client, packet, done) => this.#authorizePublish(client, packet, done),
+      authorizeSubscribe: (client, subscription, answer) => {
+        const { topic } = subscription;
+        const connection = this.#connections.get(client);
+        const known = client.subscriptions[topic] !== undefined;
+        const fits = known || Object.keys(client.subscriptions).length < this.#limits.subscriptionsPerClient;
+        if (fits && this.#mayRead(connection?.account, topic)) {
+          answer(null, subscription);
+          return;
+        }
+        if (topic !== placeholderFilter) this.#counts.refusedSubscriptions += 1;
+        answer(null, null);
+      },
+      authorizeForward: (client, packet) => this.#authorizeForward(client, packet),
+    };
+  }
+
+  #connected(stream: Duplex, ticket: string): void {
+    const broker = this.#broker;
+    if (broker === undefined || broker.closed || this.#closing !== undefined) {
+      stream.destroy();
+      return;
+    }
+    const guard = new PacketGuard(this.#limits);
+    const outflow = new Outflow(stream, this.#limits.clientQueueBytes);
+    outflow.watch();
+    const client = broker.handle(stream);
+    const connection = newConnection(client, guard, outflow, ticket);
+    this.#connections.set(client, connection);
+    this.#counts.connections += 1;
+    stream.once('close', () => this.#disconnected(connection));
+    adoptClient(client, {
+      mayDeliver0: (packet) => this.#mayDeliver0(connection, packet),
+      waitForDrain: (done) => outflow.waitForDrain(done),
+    });
+    inspectReads(stream, (chunk) => {
+      connection.readMs = this.#options.clock.monotonicMs();
+      const good = guard.push(chunk);
+      if (guard.offence !== undefined) this.#refuse(connection, guard.offence);
+      return good ?? null;
+    });
+  }
+
+  #disconnected(connection: Connection): void {
+    const { client, session } = connection;
+    this.#connections.delete(client);
+    if (session !== undefined) this.#sessions.leave(session);
+    if (client._disconnected && connection.willNumber !== undefined)
+      this.#sessions.forgetWill(connection.willNumber);
+    this.#disown(connection);
+  }
+
+  #disown(connection: Connection): void {
+    const owner = this.#owners.get(connection.client.id);
+    if (connection.account === undefined || owner === undefined) return;
+    connection.account = undefined;
+    owner.connections -= 1;
+    if (owner.connections === 0) this.#owners.delete(connection.client.id);
+  }
+
+  /** Says why, where the protocol has words for it, and hangs up. A will is sent: nobody said goodbye. */
+  #refuse(connection: Connection, offence: Offence): void {
+    this.#offences.set(offence, (this.#offences.get(offence) ?? 0) + 1);
+    const { client, guard } = connection;
+    const { conn } = client;
+    const reasonCode = offenceReasonCodes[offence];
+    const farewell = farewellTo(guard.version, client.connected, offence, reasonCode);
+    // Not within aedes' read: good packets ahead of the offence are still being handled.
+    setImmediate(() => {
+      conn.end(farewell, () => conn.destroy());
+      setTimeout(() => conn.destroy(), lingerMs).unref();
+    });
+  }
+
+  #preConnect(
+    client: BrokerClient,
+    packet: ConnectPacket,
+    answer: (error: Error | null, value: boolean) => void,
+  ): void {
+    const { keepaliveS } = this.#limits;
+    if (packet.keepalive === 0 || packet.keepalive > keepaliveS) {
+      // 3.1.1 has no way to say so, but lets a server end what is inactive [MQTT-3.1.2-24].
+      packet.keepalive = keepaliveS;
+      client._serverKeepAlive = keepaliveS;
+    }
+    answer(null, true);
+  }
+
+  /** Undefined when the client may come in; its session, if it wants one, is durable then. */
+  async #authenticate(
+    client: BrokerClient,
+    userName: string | undefined,
+    password: Buffer | undefined,
+  ): Promise<Refused | undefined> {
+    const connection = this.#connection(client);
+    const account = this.#verify(userName, password);
+    if (account === undefined) {
+      this.#counts.refusedLogins += 1;
+      return refusal(badUserNameOrPassword, 'bad user name or password');
+    }
+    const owner = this.#owners.get(client.id)?.deviceId ?? this.#sessions.find(client.id)?.account;
+    if (owner !== undefined && owner !== account.deviceId) {
+      this.#counts.refusedTakeovers += 1;
+      return refusal(notAuthorized, 'client id belongs to another account');
+    }
+    const will = client._will;
+    if (
+      will !== null &&
+      will !== undefined &&
+      publishTarget(this.#options.root, account, will.topic) === undefined
+    ) {
+      this.#intake.counts.refusedPublishes += 1;
+      return refusal(notAuthorized, 'not authorized to leave this will');
+    }
+    // Claimed before anything is awaited: another account must not slip in meanwhile.
+    connection.account = account;
+    const claim = this.#owners.get(client.id);
+    if (claim === undefined) this.#owners.set(client.id, { deviceId: account.deviceId, connections: 1 });
+    else claim.connections += 1;
+    this.#admission.authenticated(connection.ticket);
+    return await this.#openSession(connection);
+  }
+
+  #verify(userName: string | undefined, password: Buffer | undefined): Account | undefined {
+    if (userName === undefined || password === undefined) return undefined;
+    try {
+      return this.#options.credentials.verify(userName, password.toString());
+    } catch (error) {
+      // A registry that cannot tell denies.
+      this.#options.log.error({ event: 'mqtt-verify-failed', err: error });
+      return undefined;
+    }
+  }
+
+  async #openSession(connection: Connection): Promise<Refused | undefined> {
+    const { client, account } = connection;
+    assert(account !== undefined, 'BUG: a session needs an account');
+    const existing = this.#sessions.find(client.id);
+    const cleanStart = client._cleanStart === true;
+    if (client.clean && (cleanStart || existing === undefined)) {
+      if (existing !== undefined) await this.#sessions.end(existing);
+      return undefined;
+    }
+    const expiryS = client.sessionExpiryInterval;
+    const session = await this.#sessions.begin(client.id, account.deviceId, expiryS, cleanStart);
+    if (session === undefined) return refusal(serverUnavailable, 'no room for another session');
+    if (client.conn.destroyed) {
+      this.#sessions.leave(session);
+      return undefined;
+    }
+    connection.session = session;
+    // Past every id that is still in flight from before; ids wrap around far later than a queue is long.
+    for (const messageId of session.byMessageId.keys()) client._nextId = messageId;
+    client._nextId = (client._nextId % 0xffff) + 1;
+    return undefined;
+  }
+
+  #authorizePublish(
+    client: BrokerClient | null,
+    packet: BrokerPacket,
+    done: (error?: Error | null) => void,
+  ): void {
+    const will = this.#wills.get(packet);
+    if (will !== undefined) {
+      const forget = () => this.#sessions.forgetWill(will.number);
+      this.#intake
+        .acceptWill(will.account, packet)
+        .finally(forget)
+        .then(() => done(), done);
+      return;
+    }
+    const connection = client === null ? undefined : this.#connections.get(client);
+    if (connection === undefined) {
+      done(new Error('not authorized'));
+      return;
+    }
+    this.#intake.accept(connection, packet, done);
+  }
+
+  #keepWill(client: BrokerClient, will: BrokerPacket): void {
+    const connection = this.#connections.get(client);
+    const account = connection?.account;
+    if (connection === undefined || account === undefined) return;
+    const message: StoredMessage = {
+      topic: will.topic,
+      payload: will.payload,
+      qos: will.qos,
+      retain: will.retain,
+      properties: will.properties,
+    };
+    const number = this.#sessions.putWill(client.id, account, message);
+    connection.willNumber = number;
+    this.#wills.set(will, { account, number });
+  }
+
+  async #publishRestoredWill(will: RestoredWill): Promise<void> {
+    const { number, account, service, message } = will;
+    const packet: BrokerPacket = {
+      cmd: 'publish',
+      topic: message.topic,
+      payload: Buffer.from(message.payload),
+      qos: message.qos,
+      retain: message.retain,
+    };
+    try {
+      await this.#intake.acceptWill({ deviceId: account, service }, packet);
+    } catch (error) {
+      this.#options.log.warn({ event: 'mqtt-will-lost', account, err: error });
+    }
+    if (this.#broker !== undefined) await publishTo(this.#broker, packet).catch(() => undefined);
+    this.#sessions.forgetWill(number);
+  }
+
+  #mayRead(account: Account | undefined, filter: string): boolean {
+    return account !== undefined && mayRead(this.#options.root, account, filter);
+  }
+
+  #mayDeliver0(connection: Connection, packet: BrokerPacket): boolean {
+    const { session, outflow } = connection;
+    if (connection.account === undefined) return false;
+    // A second subscription with a higher QoS delivers it; the client is to get it once.
+    if (packet.qos > 0 && session?.byCounter.has(packet.brokerCounter ?? 0) === true) return false;
+    if (!outflow.isFull) return true;
+    this.#counts.droppedQos0 += 1;
+    return false;
+  }
+
+  /** The last word on a message to one client; null keeps it back. */
+  #authorizeForward(client: BrokerClient, packet: BrokerPacket): BrokerPacket | null {
+    const connection = this.#connections.get(client);
+    if (connection?.account === undefined) return null;
+    if (packet.qos === 0) return packet;
+    const { outflow, session } = connection;
+    if (outflow.isOverflowing) return null;
+    if (outflow.isFull) {
+      this.#counts.slowReadersCut += 1;
+      outflow.overflow();
+      return null;
+    }
+    // From the queue, at connect: the queue knows its QoS, and its packet id is assigned.
+    if (packet.messageId !== undefined) return packet;
+    // [MQTT-3.8.4-6]; aedes lowers the QoS only for filters without wildcards.
+    packet.qos = Math.min(packet.qos, grantedQos(client, packet.topic)) as BrokerPacket['qos'];
+    const queued = session?.byCounter.get(packet.brokerCounter ?? 0);
+    if (session === undefined || queued === undefined) return packet;
+    // The queue was read out at connect after this message had joined it.
+    if (queued.sentOn === client) return null;
+    if (packet.retain) {
+      // aedes takes "retain as published" for a message that is in no queue and would forget its packet id.
+      packet.messageId = client._nextId;
+      client._nextId = (client._nextId % 0xffff) + 1;
+      this.#sessions.sending(session, queued, packet.messageId, client).catch(() => client.conn.destroy());
+    }
+    return packet;
+  }
+
+  #revoke(deviceId: string): void {
+    for (const connection of this.#connections.values()) {
+      if (connection.account?.deviceId !== deviceId) continue;
+      const { client } = connection;
+      this.#counts.revokedConnections += 1;
+      // What it left to be said in its name is not said.
+      client.will = null;
+      if (connection.willNumber !== undefined) this.#sessions.forgetWill(connection.willNumber);
+      this.#disown(connection);
+      client.disconnect({ reasonCode: notAuthorizedReason });
+      setTimeout(() => client.conn.destroy(), lingerMs).unref();
+    }
+  }
+
+  #sweep(): void {
+    for (const connection of this.#connections.values()) this.#intake.sweep(connection);
+    this.#sessions.expire();
+  }
+
+  #connection(client: BrokerClient): Connection {
+    const connection = this.#connections.get(client);
+    assert(connection !== undefined, 'BUG: aedes speaks of a client it was not given');
+    return connection;
+  }
+
+  #connectionOf(clientId: string): Connection | undefined {
+    const client = this.#broker?.clients[clientId];
+    return client && this.#connections.get(client);
+  }
+}
+
+function refusal(returnCode: number, message: string): Refused {
+  return Object.assign(new Error(message), { returnCode });
+}
+
+function grantedQos(client: BrokerClient, topic: string): number {
+  const exact = client.subscriptions[topic];
+  let qos = exact?.qos ?? 0;
+  for (const [filter, subscription] of Object.entries(client.subscriptions)) {
+    if (subscription !== undefined && subscription.qos > qos && matchesFilter(filter, topic))
+      qos = subscription.qos;
+  }
+  return qos;
+}
+
+/** CONNACK or DISCONNECT with the reason; nothing where the protocol has no such answer. */
+function farewellTo(version: number, connected: boolean, offence: Offence, reasonCode: number): Buffer {
+  // [MQTT-3.1.2-2]
+  if (offence === 'protocol-version') return Buffer.from([0x20, 2, 0, 1]);
+  if (version === 5 && connected) return Buffer.from([0xe0, 2, reasonCode, 0]);
+  return Buffer.alloc(0);
+}
+
+function publishTo(broker: Broker, packet: object): Promise<void> {
+  return new Promise((resolve, reject) => {
+    broker.publish(packet, null, (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+}

@@ -1,0 +1,203 @@
+// The interface aedes wants of a persistence, on top of `Sessions`. Thin: what is promised is promised there.
+
+import { Readable } from 'node:stream';
+import type { BrokerClient, BrokerPacket, BrokerSubscription } from './broker-internals.ts';
+import type { QueuedMessage, Session, Sessions, Subscription } from './sessions.ts';
+import type { StoredMessage } from './stored-message.ts';
+
+/** A resumed session may have no subscriptions; aedes says "session present" only if there is one to restore. */
+export const placeholderFilter = '$session-present';
+
+/** Marks a packet that came from a queue; its `brokerCounter` is then the queue's own number. */
+const fromQueue = 'queue';
+
+/** Bytes unsent on a socket at which the delivery of a queue pauses. */
+const paceBytes = 64 * 1024;
+
+export interface PersistenceHooks {
+  mayRead(clientId: string, filter: string): boolean;
+  putWill(client: BrokerClient, will: BrokerPacket): void;
+  /** Packet ids of QoS 2 messages received and not yet released by the client. */
+  incoming(client: BrokerClient): Set<number>;
+  /** True once for the first copy of a QoS 2 message. */
+  isFirstCopy(packet: BrokerPacket): boolean;
+  /** Whether the client was cut off for reading too slowly; its queue then stays as it is. */
+  isOverflowing(client: BrokerClient): boolean;
+}
+
+/** Any object with a client's id: aedes passes both. */
+type ClientRef = Pick<BrokerClient, 'id'> & Partial<BrokerClient>;
+
+export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
+  let brokerId = '';
+
+  function locate(session: Session, packet: BrokerPacket): QueuedMessage | undefined {
+    const counter = packet.brokerCounter ?? 0;
+    return packet.brokerId === fromQueue ? session.queue.get(counter) : session.byCounter.get(counter);
+  }
+
+  return {
+    async setup(broker: { id: string }): Promise<void> {
+      brokerId = broker.id;
+    },
+
+    async storeRetained(packet: BrokerPacket): Promise<void> {
+      sessions.retain({ ...packet, retain: true });
+    },
+    createRetainedStream(filter: string): Readable {
+      return Readable.from(retainedPackets(sessions, [filter]));
+    },
+    createRetainedStreamCombi(filters: string[]): Readable {
+      return Readable.from(retainedPackets(sessions, filters));
+    },
+
+    async addSubscriptions(client: ClientRef, subscriptions: BrokerSubscription[]): Promise<void> {
+      const session = sessions.find(client.id);
+      if (session === undefined) return;
+      // aedes passes the whole SUBSCRIBE, the filters it was told to refuse included.
+      const allowed = subscriptions.filter((subscription) => hooks.mayRead(client.id, subscription.topic));
+      await sessions.subscribe(session, allowed);
+    },
+    async removeSubscriptions(client: ClientRef, topics: string[]): Promise<void> {
+      const session = sessions.find(client.id);
+      if (session !== undefined) await sessions.unsubscribe(session, topics);
+    },
+    async subscriptionsByClient(client: ClientRef): Promise<Subscription[]> {
+      const session = sessions.find(client.id);
+      if (session === undefined || !session.resumed) return [];
+      const subscriptions = [...session.subscriptions.values()];
+      return subscriptions.length > 0 ? subscriptions : [{ topic: placeholderFilter, qos: 0 }];
+    },
+    async subscriptionsByTopic(topic: string): Promise<Subscription[]> {
+      return topic.startsWith('$') || sessions.size === 0 ? [] : [{ topic, qos: 1 }];
+    },
+    async cleanSubscriptions(client: ClientRef): Promise<void> {
+      // While a client connects its session was just made; later calls mean that the session ended.
+      if (client.connecting === true) return;
+      const session = sessions.find(client.id);
+      if (session !== undefined) await sessions.end(session);
+    },
+    async countOffline(): Promise<{ subsCount: number; clientsCount: number }> {
+      return { subsCount: 0, clientsCount: sessions.size };
+    },
+
+    async outgoingEnqueue(_subscription: unknown, packet: BrokerPacket): Promise<void> {
+      await sessions.link(packet, packet.brokerCounter ?? 0);
+    },
+    async outgoingEnqueueCombi(subscriptions: unknown[], packet: BrokerPacket): Promise<void> {
+      if (subscriptions.length > 0) await sessions.link(packet, packet.brokerCounter ?? 0);
+    },
+    async outgoingUpdate(client: BrokerClient, packet: BrokerPacket): Promise<void> {
+      const session = sessions.find(client.id);
+      const messageId = packet.messageId ?? 0;
+      if (session === undefined) return;
+      if (packet.cmd === 'pubrel') {
+        await sessions.release(session, messageId);
+        return;
+      }
+      const queued = locate(session, packet);
+      // Dropped at the queue's bound meanwhile: it still goes out this once.
+      if (queued !== undefined) await sessions.sending(session, queued, messageId, client);
+    },
+    async outgoingClearMessageId(client: ClientRef, packet: BrokerPacket): Promise<BrokerPacket | undefined> {
+      const session = sessions.find(client.id);
+      // Without a packet id aedes means "not delivered after all": another delivery of it is under way.
+      if (session === undefined || packet.messageId === undefined) return undefined;
+      if (client.conn !== undefined && hooks.isOverflowing(client as BrokerClient)) return undefined;
+      const queued = sessions.acknowledged(session, packet.messageId);
+      return queued === undefined ? undefined : queuedPacket(queued);
+    },
+    outgoingStream(client: BrokerClient): Readable {
+      const session = sessions.find(client.id);
+      if (session === undefined) return Readable.from([]);
+      return Readable.from(queuedPackets(session, client));
+    },
+
+    async incomingStorePacket(client: BrokerClient, packet: BrokerPacket): Promise<void> {
+      // `accept` made it durable before it let the packet come this far.
+      hooks.incoming(client).add(packet.messageId ?? 0);
+    },
+    async incomingGetPacket(client: BrokerClient, packet: BrokerPacket): Promise<BrokerPacket> {
+      if (!hooks.isFirstCopy(packet) && hooks.incoming(client).has(packet.messageId ?? 0)) return packet;
+      throw new Error('no such packet');
+    },
+    async incomingDelPacket(client: BrokerClient, packet: BrokerPacket): Promise<void> {
+      const session = sessions.find(client.id);
+      const messageId = packet.messageId ?? 0;
+      if (session !== undefined && !client.clean) sessions.forgetIncoming(session, messageId);
+      else hooks.incoming(client).delete(messageId);
+    },
+
+    async putWill(client: BrokerClient, will: BrokerPacket): Promise<void> {
+      will.brokerId = brokerId;
+      will.clientId = client.id;
+      hooks.putWill(client, will);
+    },
+    async getWill(): Promise<undefined> {},
+    async delWill(client: ClientRef): Promise<undefined> {
+      // While a client connects: what its predecessor left. Later calls name the id alone, which may be another
+      // connection's by then; the source forgets those wills itself.
+      if (client.connecting === true) sessions.deleteWill(client.id);
+    },
+    /** Wills of an earlier run are published at open, not by aedes' sweep minutes later. */
+    streamWill(): Readable {
+      return Readable.from([]);
+    },
+    getClientList(): Readable {
+      return Readable.from([]);
+    },
+    async destroy(): Promise<void> {},
+  };
+}
+
+function* retainedPackets(sessions: Sessions, filters: readonly string[]): Generator<BrokerPacket> {
+  for (const message of sessions.retainedMatching(filters))
+    yield { cmd: 'publish', ...packetFields(message) };
+}
+
+function packetFields(message: StoredMessage) {
+  return {
+    topic: message.topic,
+    payload: message.payload,
+    qos: message.qos,
+    retain: message.retain,
+    ...(message.properties === undefined ? {} : { properties: message.properties }),
+    ...(message.messageExpiry === undefined ? {} : { messageExpiry: message.messageExpiry }),
+  };
+}
+
+function queuedPacket(queued: QueuedMessage): BrokerPacket {
+  return {
+    ...packetFields(queued.message),
+    cmd: queued.released ? 'pubrel' : 'publish',
+    brokerId: fromQueue,
+    brokerCounter: queued.seq,
+    qos: queued.qos,
+    // [MQTT-3.3.1-1]
+    dup: queued.messageId !== 0,
+    messageId: queued.messageId === 0 ? undefined : queued.messageId,
+  };
+}
+
+/** What waits for a client, in order, no faster than its socket takes it. */
+async function* queuedPackets(session: Session, client: BrokerClient): AsyncGenerator<BrokerPacket> {
+  for (const queued of [...session.queue.values()]) {
+    if (client.closed) return;
+    if (!session.queue.has(queued.seq) || !queued.linked || queued.sentOn === client) continue;
+    yield queuedPacket(queued);
+    if (client.conn.writableLength > paceBytes) await drained(client);
+  }
+}
+
+async function drained(client: BrokerClient): Promise<void> {
+  const { conn } = client;
+  await new Promise<void>((resolve) => {
+    function settle(): void {
+      conn.off('drain', settle);
+      conn.off('close', settle);
+      resolve();
+    }
+    conn.on('drain', settle);
+    conn.on('close', settle);
+  });
+}

@@ -1,0 +1,772 @@
+// Sessions, subscriptions, queued and retained messages and wills: the broker's memory, kept in the log so that it
+// survives a power cut. Memory holds everything (it is bounded); the log is read once, at open.
+//
+// Promises: what an acknowledgement depends on is in the writes that `prepare`, `begin` and `subscribe` hand out or
+// await; what may be repeated after a cut is written lazily. A damaged record is dropped and counted.
+// It does not decide who may do what, and it does not deliver.
+//
+// mqtt/session/{n}  mqtt/sub/{n}/{filter}  mqtt/queue/{n}/{seq}  mqtt/out/{n}/{seq}  mqtt/incoming/{n}/{packet id}
+// mqtt/retained/{topic}  mqtt/will/{n}; n and seq in base 36. `out` is the QoS 2 state of a queued message.
+
+import { matchesFilter } from '../../model/topic.ts';
+import type { Clock } from '../../platform/clock.ts';
+import type { MqttLimits } from './limits.ts';
+import type { LogWrite, SessionLog } from './session-log.ts';
+import {
+  decodeStoredMessage,
+  encodeStoredMessage,
+  parseRecord,
+  type StoredMessage,
+} from './stored-message.ts';
+
+export interface Subscription {
+  readonly topic: string;
+  readonly qos: number;
+  readonly rh?: number | undefined;
+  readonly rap?: boolean | undefined;
+  readonly nl?: boolean | undefined;
+  readonly subscriptionIdentifier?: number | undefined;
+}
+
+export interface QueuedMessage {
+  readonly seq: number;
+  readonly message: StoredMessage;
+  readonly qos: 1 | 2;
+  readonly bytes: number;
+  /** Given to the broker for delivery; until then it belongs to a publish that is not durable yet. */
+  linked: boolean;
+  /** The broker's number of the live message, 0 for one restored from the log. */
+  counter: number;
+  /** 0 until it was sent. */
+  messageId: number;
+  /** QoS 2: PUBREC came, only PUBREL is left. */
+  released: boolean;
+  /** The connection it was last sent on. */
+  sentOn: object | undefined;
+}
+
+export interface Session {
+  readonly number: number;
+  readonly clientId: string;
+  readonly account: string;
+  expiryS: number;
+  /** Connections now using it: 0 or 1, 2 for a moment during a takeover. */
+  live: number;
+  idleSinceMs: number;
+  /** The connection now being made found it here. */
+  resumed: boolean;
+  readonly subscriptions: Map<string, Subscription>;
+  subscriptionsWritten: Promise<void>;
+  readonly queue: Map<number, QueuedMessage>;
+  queueBytes: number;
+  readonly byCounter: Map<number, QueuedMessage>;
+  readonly byMessageId: Map<number, QueuedMessage>;
+  readonly incoming: Set<number>;
+}
+
+export interface RestoredWill {
+  readonly number: number;
+  readonly account: string;
+  readonly service: boolean;
+  readonly clientId: string;
+  readonly message: StoredMessage;
+}
+
+/** A publish on its way to durability. */
+export interface Prepared {
+  readonly writes: LogWrite[];
+  readonly queued: (readonly [Session, QueuedMessage])[];
+  retained: boolean;
+}
+
+export interface Publish {
+  readonly topic: string;
+  readonly payload: Buffer;
+  readonly qos: number;
+  readonly retain: boolean;
+  readonly clientId?: string | undefined;
+  readonly properties?: Record<string, unknown> | undefined;
+  readonly messageExpiry?: number | undefined;
+}
+
+interface Match {
+  readonly session: Session;
+  readonly qos: number;
+  readonly noLocal: boolean;
+}
+
+export interface SessionsOptions {
+  readonly log: SessionLog;
+  readonly clock: Clock;
+  readonly limits: MqttLimits;
+}
+
+/** Topics whose subscribers are remembered; devices publish to few. */
+const matchCacheMax = 4096;
+const never = 0xffffffff;
+const marker = Buffer.from([1]);
+
+export class Sessions {
+  readonly #log: SessionLog;
+  readonly #clock: Clock;
+  readonly #limits: MqttLimits;
+  readonly #sessions = new Map<string, Session>();
+  readonly #retained = new Map<string, StoredMessage>();
+  readonly #retainedByOwner = new Map<string, number>();
+  readonly #restoredWills: RestoredWill[] = [];
+  readonly #willNumbers = new Map<string, number>();
+  readonly #prepared = new WeakMap<Buffer, Prepared>();
+  readonly #matches = new Map<string, readonly Match[]>();
+  #nextNumber = 1;
+  #nextSeq = 1;
+  #queueBytes = 0;
+  #queueMessages = 0;
+  readonly counts = {
+    damagedRecords: 0,
+    droppedQueued: 0,
+    evictedSessions: 0,
+    expiredSessions: 0,
+    unkeptRetained: 0,
+  };
+
+  private constructor(options: SessionsOptions) {
+    this.#log = options.log;
+    this.#clock = options.clock;
+    this.#limits = options.limits;
+  }
+
+  static async open(options: SessionsOptions): Promise<Sessions> {
+    const sessions = new Sessions(options);
+    await sessions.#restore();
+    return sessions;
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  stats() {
+    return {
+      ...this.counts,
+      sessions: this.#sessions.size,
+      queuedMessages: this.#queueMessages,
+      queuedBytes: this.#queueBytes,
+      retained: this.#retained.size,
+    };
+  }
+
+  find(clientId: string): Session | undefined {
+    return this.#sessions.get(clientId);
+  }
+
+  restoredWills(): readonly RestoredWill[] {
+    return this.#restoredWills;
+  }
+
+  /**
+   * Opens the session of a connection that is being made; resolves when that is durable.
+   * Undefined when there is no room: every session of the limit is in use.
+   */
+  async begin(
+    clientId: string,
+    account: string,
+    expiryS: number,
+    fresh: boolean,
+  ): Promise<Session | undefined> {
+    const existing = this.#sessions.get(clientId);
+    const writes: LogWrite[] = [];
+    let session = existing;
+    if (existing !== undefined && fresh) {
+      writes.push(...this.#forget(existing));
+      session = undefined;
+    }
+    if (session === undefined) {
+      if (this.#sessions.size >= this.#limits.sessions && !this.#evict()) return undefined;
+      session = this.#create(this.#nextNumber++, clientId, account, expiryS);
+      session.resumed = false;
+      writes.push(sessionWrite(session));
+    } else {
+      session.resumed = true;
+      if (session.expiryS !== expiryS) {
+        session.expiryS = expiryS;
+        writes.push(sessionWrite(session));
+      }
+    }
+    session.live += 1;
+    if (writes.length === 0) return session;
+    try {
+      await this.#log.write(writes);
+    } catch (error) {
+      session.live -= 1;
+      if (!session.resumed) this.#forget(session);
+      throw error;
+    }
+    return session;
+  }
+
+  leave(session: Session): void {
+    session.live -= 1;
+    session.idleSinceMs = this.#clock.monotonicMs();
+  }
+
+  /** Ends a session for good; resolves when its end is durable. */
+  async end(session: Session): Promise<void> {
+    if (this.#sessions.get(session.clientId) !== session) return;
+    await this.#log.write(this.#forget(session));
+  }
+
+  /** Drops sessions nobody came back to in time. */
+  expire(): void {
+    const now = this.#clock.monotonicMs();
+    for (const session of this.#sessions.values()) {
+      if (session.live > 0) continue;
+      const expiryS = Math.min(session.expiryS, this.#limits.sessionExpiryS);
+      if (now - session.idleSinceMs < expiryS * 1000) continue;
+      this.counts.expiredSessions += 1;
+      this.#log.writeLazily(this.#forget(session));
+    }
+  }
+
+  /** Resolves when the subscriptions are durable. */
+  async subscribe(session: Session, subscriptions: readonly Subscription[]): Promise<void> {
+    const writes: LogWrite[] = [];
+    for (const subscription of subscriptions) {
+      const { topic, qos, rh, rap, nl, subscriptionIdentifier } = subscription;
+      const value = Buffer.from(JSON.stringify({ v: 1, qos, rh, rap, nl, si: subscriptionIdentifier }));
+      const known = session.subscriptions.get(topic);
+      if (known !== undefined && sameSubscription(known, subscription)) continue;
+      session.subscriptions.set(topic, { topic, qos, rh, rap, nl, subscriptionIdentifier });
+      writes.push({ key: `mqtt/sub/${session.number.toString(36)}/${topic}`, value });
+    }
+    if (writes.length > 0) {
+      this.#matches.clear();
+      session.subscriptionsWritten = this.#log.write(writes);
+    }
+    await session.subscriptionsWritten;
+  }
+
+  async unsubscribe(session: Session, topics: readonly string[]): Promise<void> {
+    const writes: LogWrite[] = [];
+    for (const topic of topics) {
+      if (!session.subscriptions.delete(topic)) continue;
+      writes.push({ key: `mqtt/sub/${session.number.toString(36)}/${topic}`, value: undefined });
+    }
+    if (writes.length === 0) return;
+    this.#matches.clear();
+    await this.#log.write(writes);
+  }
+
+  /** Clients with a session that subscribed to the topic with QoS 1 or 2. */
+  subscribers(topic: string): readonly Match[] {
+    const cached = this.#matches.get(topic);
+    if (cached !== undefined) return cached;
+    const matches: Match[] = [];
+    for (const session of this.#sessions.values()) {
+      let qos = 0;
+      let noLocal = true;
+      for (const subscription of session.subscriptions.values()) {
+        if (subscription.qos === 0 || !matchesFilter(subscription.topic, topic)) continue;
+        qos = Math.max(qos, subscription.qos);
+        noLocal &&= subscription.nl === true;
+      }
+      if (qos > 0) matches.push({ session, qos, noLocal });
+    }
+    if (this.#matches.size >= matchCacheMax) this.#matches.clear();
+    this.#matches.set(topic, matches);
+    return matches;
+  }
+
+  /**
+   * Puts a publish into the queues and among the retained, and returns what must be durable before its publisher
+   * hears of it; undefined when nothing is. The broker copies the packet on its way but keeps the payload's buffer:
+   * by that, `link` and `retain` know it again.
+   */
+  prepare(publish: Publish, clientId?: string): Prepared | undefined {
+    const matches = publish.qos > 0 && !publish.topic.startsWith('$') ? this.subscribers(publish.topic) : [];
+    if (matches.length === 0 && !publish.retain) return undefined;
+    const prepared: Prepared = { writes: [], queued: [], retained: false };
+    let value: Buffer | undefined;
+    for (const { session, qos, noLocal } of matches) {
+      if (noLocal && session.clientId === clientId) continue;
+      value ??= encodeStoredMessage(
+        storedMessage({ ...publish, messageExpiry: this.#expiry(publish) }, false),
+      );
+      const message = decodeStoredMessage(value);
+      if (message === undefined) continue;
+      const queued = this.#enqueue(
+        session,
+        this.#nextSeq++,
+        message,
+        Math.min(qos, publish.qos),
+        value.length,
+      );
+      if (queued === undefined) continue;
+      prepared.queued.push([session, queued]);
+      prepared.writes.push({ key: queueKey(session, queued), value });
+    }
+    if (publish.retain && this.#keepRetained(publish)) {
+      prepared.retained = true;
+      prepared.writes.push(retainedWrite(publish));
+    }
+    this.#prepared.set(publish.payload, prepared);
+    return prepared;
+  }
+
+  /** The publish failed for good: nobody was promised anything. */
+  discard(prepared: Prepared): void {
+    for (const [session, queued] of prepared.queued) this.#drop(session, queued);
+  }
+
+  /** The broker is about to deliver the publish under this number. */
+  async link(publish: Publish, counter: number): Promise<void> {
+    let prepared = this.#prepared.get(publish.payload);
+    if (prepared === undefined) {
+      prepared = this.prepare({ ...publish, retain: false }, publish.clientId);
+      if (prepared === undefined) return;
+      this.#log.writeLazily(prepared.writes);
+    }
+    for (const [session, queued] of prepared.queued) {
+      if (!session.queue.has(queued.seq)) continue;
+      queued.linked = true;
+      queued.counter = counter;
+      session.byCounter.set(counter, queued);
+    }
+  }
+
+  /** Retains a publish that the broker is delivering; most were prepared. */
+  retain(publish: Publish): void {
+    if (this.#prepared.get(publish.payload)?.retained === true) return;
+    if (!this.#keepRetained(publish)) return;
+    this.#log.writeLazily([retainedWrite(publish)]);
+  }
+
+  /** Whether a retained message of this size may be kept for its owner. */
+  hasRoomForRetained(topic: string, bytes: number, owner: string | undefined): boolean {
+    if (bytes === 0 || this.#retained.has(topic)) return bytes <= this.#limits.retainedBytes;
+    if (bytes > this.#limits.retainedBytes || this.#retained.size >= this.#limits.retained) return false;
+    if (owner === undefined) return true;
+    return (this.#retainedByOwner.get(owner) ?? 0) < this.#limits.retainedPerDevice;
+  }
+
+  *retainedMatching(filters: readonly string[]): Generator<StoredMessage> {
+    for (const filter of filters) {
+      if (!filter.includes('+') && !filter.includes('#')) {
+        const message = this.#retained.get(filter);
+        if (message !== undefined) yield message;
+        continue;
+      }
+      for (const message of this.#retained.values()) {
+        if (matchesFilter(filter, message.topic)) yield message;
+      }
+    }
+  }
+
+  /** Stores the packet id of a message under way to the client; QoS 2 resolves when that is durable. */
+  async sending(
+    session: Session,
+    queued: QueuedMessage,
+    messageId: number,
+    connection: object,
+  ): Promise<void> {
+    queued.sentOn = connection;
+    if (queued.messageId === messageId) return;
+    if (queued.messageId !== 0) session.byMessageId.delete(queued.messageId);
+    queued.messageId = messageId;
+    session.byMessageId.set(messageId, queued);
+    if (queued.qos === 2) await this.#log.write([outWrite(session, queued)]);
+  }
+
+  /** PUBREC came: from now on only PUBREL is sent. Durable before that, or the receiver would see it twice. */
+  async release(session: Session, messageId: number): Promise<void> {
+    const queued = session.byMessageId.get(messageId);
+    if (queued === undefined || queued.released) return;
+    queued.released = true;
+    await this.#log.write([outWrite(session, queued)]);
+  }
+
+  /** PUBACK or PUBCOMP came. */
+  acknowledged(session: Session, messageId: number): QueuedMessage | undefined {
+    const queued = session.byMessageId.get(messageId);
+    if (queued !== undefined) this.#drop(session, queued);
+    return queued;
+  }
+
+  incomingWrite(session: Session, messageId: number, present: boolean): LogWrite {
+    const key = `mqtt/incoming/${session.number.toString(36)}/${messageId.toString(36)}`;
+    return { key, value: present ? marker : undefined };
+  }
+
+  forgetIncoming(session: Session, messageId: number): void {
+    if (!session.incoming.delete(messageId)) return;
+    this.#log.writeLazily([this.incomingWrite(session, messageId, false)]);
+  }
+
+  /** Returns the number by which `forgetWill` knows it. */
+  putWill(clientId: string, account: { deviceId: string; service: boolean }, message: StoredMessage): number {
+    const number = this.#nextNumber++;
+    this.#willNumbers.set(clientId, number);
+    const head = Buffer.from(
+      JSON.stringify({ v: 1, id: clientId, account: account.deviceId, service: account.service }),
+    );
+    const length = Buffer.alloc(2);
+    length.writeUInt16BE(head.length);
+    const value = Buffer.concat([length, head, encodeStoredMessage(message)]);
+    this.#log.writeLazily([{ key: `mqtt/will/${number.toString(36)}`, value }]);
+    return number;
+  }
+
+  /** Forgets the latest will of a client id. */
+  deleteWill(clientId: string): void {
+    const number = this.#willNumbers.get(clientId);
+    if (number === undefined) return;
+    this.#willNumbers.delete(clientId);
+    this.forgetWill(number);
+  }
+
+  forgetWill(number: number): void {
+    this.#log.writeLazily([{ key: `mqtt/will/${number.toString(36)}`, value: undefined }]);
+  }
+
+  #create(number: number, clientId: string, account: string, expiryS: number): Session {
+    const session: Session = {
+      number,
+      clientId,
+      account,
+      expiryS,
+      live: 0,
+      idleSinceMs: this.#clock.monotonicMs(),
+      resumed: true,
+      subscriptions: new Map(),
+      subscriptionsWritten: Promise.resolve(),
+      queue: new Map(),
+      queueBytes: 0,
+      byCounter: new Map(),
+      byMessageId: new Map(),
+      incoming: new Set(),
+    };
+    this.#sessions.set(clientId, session);
+    return session;
+  }
+
+  #forget(session: Session): LogWrite[] {
+    const number = session.number.toString(36);
+    const keys = [`mqtt/session/${number}`];
+    for (const topic of session.subscriptions.keys()) keys.push(`mqtt/sub/${number}/${topic}`);
+    for (const queued of session.queue.values()) {
+      keys.push(queueKey(session, queued));
+      if (queued.qos === 2) keys.push(outKey(session, queued));
+    }
+    for (const id of session.incoming) keys.push(`mqtt/incoming/${number}/${id.toString(36)}`);
+    this.#queueBytes -= session.queueBytes;
+    this.#queueMessages -= session.queue.size;
+    session.queue.clear();
+    session.queueBytes = 0;
+    session.byCounter.clear();
+    session.byMessageId.clear();
+    session.incoming.clear();
+    session.subscriptions.clear();
+    this.#sessions.delete(session.clientId);
+    this.#matches.clear();
+    return keys.map((key) => ({ key, value: undefined }));
+  }
+
+  #evict(): boolean {
+    let oldest: Session | undefined;
+    for (const session of this.#sessions.values()) {
+      if (session.live === 0 && (oldest === undefined || session.idleSinceMs < oldest.idleSinceMs))
+        oldest = session;
+    }
+    if (oldest === undefined) return false;
+    this.counts.evictedSessions += 1;
+    this.#log.writeLazily(this.#forget(oldest));
+    return true;
+  }
+
+  #enqueue(
+    session: Session,
+    seq: number,
+    message: StoredMessage,
+    qos: number,
+    bytes: number,
+  ): QueuedMessage | undefined {
+    if (!this.#makeRoom(session, bytes)) {
+      this.counts.droppedQueued += 1;
+      return undefined;
+    }
+    const queued: QueuedMessage = {
+      seq,
+      message,
+      qos: qos === 2 ? 2 : 1,
+      bytes,
+      linked: false,
+      counter: 0,
+      messageId: 0,
+      released: false,
+      sentOn: undefined,
+    };
+    session.queue.set(seq, queued);
+    session.queueBytes += bytes;
+    this.#queueBytes += bytes;
+    this.#queueMessages += 1;
+    return queued;
+  }
+
+  /** At a bound the session's oldest message that was not sent yet makes room: the newest matters most. */
+  #makeRoom(session: Session, bytes: number): boolean {
+    const limits = this.#limits;
+    while (
+      session.queue.size >= limits.sessionQueueMessages ||
+      session.queueBytes + bytes > limits.sessionQueueBytes ||
+      this.#queueBytes + bytes > limits.queueBytes
+    ) {
+      let victim: QueuedMessage | undefined;
+      for (const queued of session.queue.values()) {
+        if (queued.messageId !== 0 || !queued.linked) continue;
+        victim = queued;
+        break;
+      }
+      if (victim === undefined) return false;
+      this.counts.droppedQueued += 1;
+      this.#drop(session, victim);
+    }
+    return true;
+  }
+
+  #drop(session: Session, queued: QueuedMessage): void {
+    if (!session.queue.delete(queued.seq)) return;
+    session.queueBytes -= queued.bytes;
+    this.#queueBytes -= queued.bytes;
+    this.#queueMessages -= 1;
+    if (queued.counter !== 0) session.byCounter.delete(queued.counter);
+    if (queued.messageId !== 0) session.byMessageId.delete(queued.messageId);
+    const writes: LogWrite[] = [{ key: queueKey(session, queued), value: undefined }];
+    if (queued.qos === 2) writes.push({ key: outKey(session, queued), value: undefined });
+    this.#log.writeLazily(writes);
+  }
+
+  #keepRetained(publish: Publish): boolean {
+    const { topic } = publish;
+    const owner = ownerOf(topic);
+    const known = this.#retained.has(topic);
+    if (publish.payload.length === 0) {
+      if (!this.#retained.delete(topic)) return false;
+      this.#countRetained(owner, -1);
+      return true;
+    }
+    if (!known && this.#retained.size >= this.#limits.retained) {
+      this.counts.unkeptRetained += 1;
+      return false;
+    }
+    const message = storedMessage(publish, true);
+    this.#retained.set(topic, { ...message, payload: Buffer.from(message.payload) });
+    if (!known) this.#countRetained(owner, 1);
+    return true;
+  }
+
+  /** [MQTT 5, 3.3.2.3.3]: the lifetime goes on while the message waits. */
+  #expiry(publish: Publish): number | undefined {
+    const seconds = publish.properties?.messageExpiryInterval;
+    if (publish.messageExpiry !== undefined || typeof seconds !== 'number') return publish.messageExpiry;
+    return this.#clock.wallMs() + seconds * 1000;
+  }
+
+  #countRetained(owner: string | undefined, change: number): void {
+    if (owner === undefined) return;
+    const count = (this.#retainedByOwner.get(owner) ?? 0) + change;
+    if (count > 0) this.#retainedByOwner.set(owner, count);
+    else this.#retainedByOwner.delete(owner);
+  }
+
+  async #restore(): Promise<void> {
+    const byNumber = new Map<string, Session>();
+    const rest: (readonly [string[], Buffer])[] = [];
+    for await (const [key, value] of this.#log.entries('mqtt/')) {
+      const parts = key.split('/');
+      if (parts[1] !== 'session') {
+        rest.push([parts, value]);
+        continue;
+      }
+      const session = this.#restoreSession(parts[2] ?? '', value);
+      if (session === undefined) this.#damaged(key);
+      else byNumber.set(parts[2] ?? '', session);
+    }
+    // Subscriptions first: they tell a message's QoS. Then messages in the order they were queued, then their state.
+    rest.sort(([a], [b]) => restoreRank(a) - restoreRank(b) || (a[1] === 'queue' ? seqOf(a) - seqOf(b) : 0));
+    for (const [parts, value] of rest) {
+      if (!this.#restoreEntry(parts, value, byNumber.get(parts[2] ?? ''))) this.#damaged(parts.join('/'));
+    }
+  }
+
+  #damaged(key: string): void {
+    this.counts.damagedRecords += 1;
+    this.#log.writeLazily([{ key, value: undefined }]);
+  }
+
+  #restoreSession(number: string, value: Buffer): Session | undefined {
+    const record = parseRecord(value.toString());
+    if (record === undefined || record.v !== 1) return undefined;
+    const { id, account, expiry } = record;
+    if (typeof id !== 'string' || typeof account !== 'string' || typeof expiry !== 'number') return undefined;
+    if (this.#sessions.has(id)) return undefined;
+    const parsed = this.#restoredNumber(number);
+    return parsed === undefined ? undefined : this.#create(parsed, id, account, expiry);
+  }
+
+  #restoredNumber(text: string): number | undefined {
+    const number = Number.parseInt(text, 36);
+    if (!Number.isSafeInteger(number) || number.toString(36) !== text) return undefined;
+    this.#nextNumber = Math.max(this.#nextNumber, number + 1);
+    return number;
+  }
+
+  #restoreEntry(parts: readonly string[], value: Buffer, session: Session | undefined): boolean {
+    switch (parts[1]) {
+      case 'retained':
+        return this.#restoreRetained(parts.slice(2).join('/'), value);
+      case 'will':
+        return this.#restoreWill(parts[2] ?? '', value);
+      case 'sub':
+        return session !== undefined && restoreSubscription(session, parts.slice(3).join('/'), value);
+      case 'queue':
+        return session !== undefined && this.#restoreQueued(session, seqOf(parts), value);
+      case 'out':
+        return session !== undefined && restoreOut(session, seqOf(parts), value);
+      case 'incoming': {
+        const id = seqOf(parts);
+        if (session === undefined || !(id > 0 && id <= 0xffff)) return false;
+        session.incoming.add(id);
+        return true;
+      }
+      default:
+        return false;
+    }
+  }
+
+  #restoreRetained(topic: string, value: Buffer): boolean {
+    const message = decodeStoredMessage(value);
+    if (message === undefined || message.topic !== topic) return false;
+    this.#retained.set(topic, message);
+    this.#countRetained(ownerOf(topic), 1);
+    return true;
+  }
+
+  #restoreWill(text: string, value: Buffer): boolean {
+    const number = this.#restoredNumber(text);
+    if (number === undefined || value.length < 2) return false;
+    const headEnd = 2 + value.readUInt16BE(0);
+    if (headEnd > value.length) return false;
+    const head = parseRecord(value.toString('utf8', 2, headEnd));
+    const message = decodeStoredMessage(value.subarray(headEnd));
+    if (head === undefined || head.v !== 1 || message === undefined) return false;
+    const { id, account, service } = head;
+    if (typeof id !== 'string' || typeof account !== 'string') return false;
+    this.#restoredWills.push({ number, clientId: id, account, service: service === true, message });
+    return true;
+  }
+
+  #restoreQueued(session: Session, seq: number, value: Buffer): boolean {
+    const message = decodeStoredMessage(value);
+    if (message === undefined || message.qos === 0 || !Number.isSafeInteger(seq)) return false;
+    let qos = 0;
+    for (const subscription of session.subscriptions.values()) {
+      if (matchesFilter(subscription.topic, message.topic)) qos = Math.max(qos, subscription.qos);
+    }
+    const queued = this.#enqueue(session, seq, message, Math.min(message.qos, qos || 1), value.length);
+    if (queued === undefined) return false;
+    queued.linked = true;
+    this.#nextSeq = Math.max(this.#nextSeq, seq + 1);
+    return true;
+  }
+}
+
+function sessionWrite(session: Session): LogWrite {
+  const record = { v: 1, id: session.clientId, account: session.account, expiry: session.expiryS };
+  return { key: `mqtt/session/${session.number.toString(36)}`, value: Buffer.from(JSON.stringify(record)) };
+}
+
+function queueKey(session: Session, queued: QueuedMessage): string {
+  return `mqtt/queue/${session.number.toString(36)}/${queued.seq.toString(36)}`;
+}
+
+function outKey(session: Session, queued: QueuedMessage): string {
+  return `mqtt/out/${session.number.toString(36)}/${queued.seq.toString(36)}`;
+}
+
+function outWrite(session: Session, queued: QueuedMessage): LogWrite {
+  const value = Buffer.from([1, queued.released ? 1 : 0, queued.messageId >> 8, queued.messageId & 0xff]);
+  return { key: outKey(session, queued), value };
+}
+
+function retainedWrite(publish: Publish): LogWrite {
+  const key = `mqtt/retained/${publish.topic}`;
+  if (publish.payload.length === 0) return { key, value: undefined };
+  return { key, value: encodeStoredMessage(storedMessage(publish, true)) };
+}
+
+function storedMessage(publish: Publish, retain: boolean): StoredMessage {
+  const qos = publish.qos === 2 ? 2 : 1;
+  return {
+    topic: publish.topic,
+    payload: publish.payload,
+    qos: publish.qos === 0 ? 0 : qos,
+    retain,
+    properties: publish.properties,
+    messageExpiry: publish.messageExpiry,
+  };
+}
+
+function sameSubscription(a: Subscription, b: Subscription): boolean {
+  return (
+    a.qos === b.qos &&
+    a.rh === b.rh &&
+    a.rap === b.rap &&
+    a.nl === b.nl &&
+    a.subscriptionIdentifier === b.subscriptionIdentifier
+  );
+}
+
+/** `{root}/devices/{id}/…` → id. */
+function ownerOf(topic: string): string | undefined {
+  return /(?:^|\/)devices\/([^/]+)\//.exec(topic)?.[1];
+}
+
+function restoreRank(parts: readonly string[]): number {
+  if (parts[1] === 'queue') return 1;
+  return parts[1] === 'out' ? 2 : 0;
+}
+
+function seqOf(parts: readonly string[]): number {
+  return Number.parseInt(parts[3] ?? '', 36);
+}
+
+function restoreSubscription(session: Session, topic: string, value: Buffer): boolean {
+  const record = parseRecord(value.toString());
+  if (record === undefined || record.v !== 1 || topic === '') return false;
+  const { qos, rh, rap, nl, si } = record;
+  if (qos !== 0 && qos !== 1 && qos !== 2) return false;
+  session.subscriptions.set(topic, {
+    topic,
+    qos,
+    rh: typeof rh === 'number' ? rh : undefined,
+    rap: typeof rap === 'boolean' ? rap : undefined,
+    nl: typeof nl === 'boolean' ? nl : undefined,
+    subscriptionIdentifier: typeof si === 'number' ? si : undefined,
+  });
+  return true;
+}
+
+function restoreOut(session: Session, seq: number, value: Buffer): boolean {
+  const queued = session.queue.get(seq);
+  if (queued === undefined || value.length !== 4 || value[0] !== 1) return false;
+  const messageId = value.readUInt16BE(2);
+  if (messageId === 0) return false;
+  queued.messageId = messageId;
+  queued.released = value[1] === 1;
+  session.byMessageId.set(messageId, queued);
+  return true;
+}
+
+/** Whether a session outlives its connection. */
+export function isPersistent(expiryS: number): boolean {
+  return expiryS > 0 && expiryS <= never;
+}

@@ -1,0 +1,93 @@
+// The bytes of a queued or retained message in the log. Versioned; decoding trusts nothing and answers undefined
+// for what it cannot read, so that a damaged record costs itself and no more.
+//
+// [version u8][flags u8: qos 0-1, retain 2, extra 3][topic length u16][topic][extra length u32][extra JSON][payload]
+
+export interface StoredMessage {
+  readonly topic: string;
+  readonly payload: Buffer;
+  readonly qos: 0 | 1 | 2;
+  readonly retain: boolean;
+  /** MQTT 5 properties that travel with the message. */
+  readonly properties?: Record<string, unknown> | undefined;
+  /** Milliseconds since the epoch. */
+  readonly messageExpiry?: number | undefined;
+}
+
+const version = 1;
+
+export function encodeStoredMessage(message: StoredMessage): Buffer {
+  const topic = Buffer.from(message.topic);
+  const extra = encodeExtra(message);
+  const extraBytes = extra === undefined ? 0 : 4 + extra.length;
+  const bytes = Buffer.allocUnsafeSlow(4 + topic.length + extraBytes + message.payload.length);
+  bytes[0] = version;
+  bytes[1] = message.qos | (message.retain ? 4 : 0) | (extra === undefined ? 0 : 8);
+  bytes.writeUInt16BE(topic.length, 2);
+  topic.copy(bytes, 4);
+  let at = 4 + topic.length;
+  if (extra !== undefined) {
+    bytes.writeUInt32BE(extra.length, at);
+    extra.copy(bytes, at + 4);
+    at += extraBytes;
+  }
+  message.payload.copy(bytes, at);
+  return bytes;
+}
+
+/** The payload is a view into `bytes`. */
+export function decodeStoredMessage(bytes: Buffer): StoredMessage | undefined {
+  if (bytes.length < 4 || bytes[0] !== version) return undefined;
+  const flags = bytes[1] as number;
+  const qos = flags & 3;
+  const topicEnd = 4 + bytes.readUInt16BE(2);
+  if (qos === 3 || flags > 15 || topicEnd === 4 || topicEnd > bytes.length) return undefined;
+  const message = {
+    topic: bytes.toString('utf8', 4, topicEnd),
+    qos: qos as 0 | 1 | 2,
+    retain: (flags & 4) !== 0,
+  };
+  if ((flags & 8) === 0) return { ...message, payload: bytes.subarray(topicEnd) };
+  if (topicEnd + 4 > bytes.length) return undefined;
+  const extraEnd = topicEnd + 4 + bytes.readUInt32BE(topicEnd);
+  if (extraEnd > bytes.length) return undefined;
+  const extra = decodeExtra(bytes.toString('utf8', topicEnd + 4, extraEnd));
+  return extra === undefined ? undefined : { ...message, ...extra, payload: bytes.subarray(extraEnd) };
+}
+
+function encodeExtra(message: StoredMessage): Buffer | undefined {
+  if (message.properties === undefined && message.messageExpiry === undefined) return undefined;
+  // User properties have no prototype and correlation data is a buffer: JSON knows both.
+  return Buffer.from(
+    JSON.stringify({ properties: message.properties, messageExpiry: message.messageExpiry }),
+  );
+}
+
+function decodeExtra(text: string): Pick<StoredMessage, 'properties' | 'messageExpiry'> | undefined {
+  const extra = parseRecord(text);
+  if (extra === undefined) return undefined;
+  const { properties, messageExpiry } = extra;
+  if (messageExpiry !== undefined && typeof messageExpiry !== 'number') return undefined;
+  if (properties === undefined) return { messageExpiry };
+  if (!isRecord(properties)) return undefined;
+  const revived: Record<string, unknown> = { ...properties };
+  const correlation = properties.correlationData;
+  if (isRecord(correlation) && Array.isArray(correlation.data)) {
+    revived.correlationData = Buffer.from(correlation.data as number[]);
+  }
+  return { properties: revived, messageExpiry };
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** A JSON object, undefined for anything else. */
+export function parseRecord(text: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return isRecord(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
