@@ -1,6 +1,13 @@
 // A journal in memory whose disk can be stalled or broken, for tests of what stands before it.
 
-import type { Append, Appender, DeadLetter, DeadLetters, HotState, StateWrite } from '../../src/journal/contract.ts';
+import type {
+  Append,
+  Appender,
+  DeadLetter,
+  DeadLetters,
+  HotState,
+  StateWrite,
+} from '../../src/journal/contract.ts';
 import { parseLine } from '../../src/model/line-protocol.ts';
 import type { Message } from '../../src/model/message.ts';
 import type { Clock } from '../../src/platform/clock.ts';

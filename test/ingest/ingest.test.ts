@@ -83,7 +83,10 @@ test('a value of another type goes to the dead letters alone, its neighbours are
   const { ingest, journal } = await opened();
   await ingest.take(message('{"v":50,"w":1}'));
   await ingest.take(message('{"v":"fifty","w":2}'));
-  expect(journal.points().map(({ fields }) => Object.fromEntries(fields))).toEqual([{ v: 50, w: 1 }, { w: 2 }]);
+  expect(journal.points().map(({ fields }) => Object.fromEntries(fields))).toEqual([
+    { v: 50, w: 1 },
+    { w: 2 },
+  ]);
   expect(journal.letters).toMatchObject([
     { code: 'FIELD_TYPE_CONFLICT', reason: 'field "v" of leak: expected float, got string' },
   ]);

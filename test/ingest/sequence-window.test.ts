@@ -23,12 +23,12 @@ test('a device that loses nothing needs a few bytes', () => {
   expect(window.encode().toString()).toBe(`99999 ${windowSize}`);
 });
 
-test('it behaves like a set of the last numbers, also after saving and loading', () => {
+test('it behaves like a set of the last numbers, also after saving and loading', async () => {
   const step = fc.record({
     verb: fc.constantFrom('add', 'add', 'add', 'remove', 'reload'),
     seq: fc.oneof(fc.nat(40), fc.nat(3_000), fc.integer({ min: 1e9, max: 1e9 + 40 })),
   });
-  fc.assert(
+  await fc.assert(
     fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
       let window = new SequenceWindow();
       let model = new Set<number>();
@@ -56,11 +56,11 @@ test('it behaves like a set of the last numbers, also after saving and loading',
   );
 });
 
-test('bytes that are no window are recognised, whatever they are', () => {
+test('bytes that are no window are recognised, whatever they are', async () => {
   expect(SequenceWindow.decode(Buffer.from('garbage'))).toBeUndefined();
   expect(SequenceWindow.decode(Buffer.from('5 -1'))).toBeUndefined();
   expect(SequenceWindow.decode(Buffer.from('5 9999'))).toBeUndefined();
-  fc.assert(
+  await fc.assert(
     fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
       SequenceWindow.decode(Buffer.from(bytes));
     }),

@@ -119,7 +119,25 @@ const templates = [
   '"text \\u0000 \\ud83d\\ude00"',
   '{"__proto__":{"a":1},"constructor":1,"a":1e308,"b":-0.0}',
 ];
-const splices = ['\n', '"', '\\', '{', '}', '[', ']', ',', '=', ' ', '\u0000', '\r', 'é', '💧', '1e999', 'NaN', '__proto__'];
+const splices = [
+  '\n',
+  '"',
+  '\\',
+  '{',
+  '}',
+  '[',
+  ']',
+  ',',
+  '=',
+  ' ',
+  '\u0000',
+  '\r',
+  'é',
+  '💧',
+  '1e999',
+  'NaN',
+  '__proto__',
+];
 
 test(`${runs} mutated messages neither crash it nor make memory grow`, { timeout: 600_000 }, async () => {
   const random = seeded(20_261_121);
@@ -133,7 +151,8 @@ test(`${runs} mutated messages neither crash it nor make memory grow`, { timeout
     for (let mutation = 0; mutation < mutations; mutation += 1) {
       const at = Math.floor(random() * (bytes.length + 1));
       const kind = random();
-      if (kind < 0.4) bytes = Buffer.concat([bytes.subarray(0, at), Buffer.from(pick(splices)), bytes.subarray(at)]);
+      if (kind < 0.4)
+        bytes = Buffer.concat([bytes.subarray(0, at), Buffer.from(pick(splices)), bytes.subarray(at)]);
       else if (kind < 0.7 && at < bytes.length) bytes[at] = Math.floor(random() * 256);
       else if (kind < 0.9) bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + 1)]);
       else bytes = bytes.subarray(0, at);
@@ -141,7 +160,8 @@ test(`${runs} mutated messages neither crash it nor make memory grow`, { timeout
     const channel = pick(channels);
     const { samples } = decode({ channel, name: 'fuzz', payload: bytes });
     for (const { fields, fault } of samples) {
-      if (fault === undefined && fields.size === 0) expect.fail(`no fields and no fault: ${bytes.toString('hex')}`);
+      if (fault === undefined && fields.size === 0)
+        expect.fail(`no fields and no fault: ${bytes.toString('hex')}`);
     }
     await ingest.take(message(bytes, { channel, name: 'fuzz' }));
     if (run % 5_000 === 4_999) {

@@ -8,7 +8,12 @@ function at(ms: number) {
 }
 
 function point(deviceId: string, field: string): Point {
-  return { measurement: 'm', tags: new Map([['device_id', deviceId]]), fields: new Map([[field, 1]]), timeNs: 0n };
+  return {
+    measurement: 'm',
+    tags: new Map([['device_id', deviceId]]),
+    fields: new Map([[field, 1]]),
+    timeNs: 0n,
+  };
 }
 
 function said(conditions: readonly { id: string; active: boolean; priority: string }[]): string[] {
@@ -44,7 +49,9 @@ test('devices without a contact may be silent', () => {
 });
 
 test('a battery probe has its own deadline', () => {
-  const rules = new Rules().add(silenceRule({ deadlineMsOf: (id) => (id === 'attic' ? 9_000_000 : undefined) }));
+  const rules = new Rules().add(
+    silenceRule({ deadlineMsOf: (id) => (id === 'attic' ? 9_000_000 : undefined) }),
+  );
   rules.observe([point('attic', 'wet'), point('sink', 'wet')], at(0));
   expect(said(rules.tick(at(8_000_000)))).toEqual(['silent/sink low']);
 });

@@ -67,18 +67,17 @@ export class HostHealth {
     const health = new HostHealth(options);
     health.#eventLoop.enable();
     void health.look();
-    health.#timer = setInterval(() => void health.look(), options.intervalMs ?? defaults.intervalMs);
+    health.#timer = setInterval(() => {
+      if (health.#underWay !== undefined) health.#missed += 1;
+      void health.look();
+    }, options.intervalMs ?? defaults.intervalMs);
     health.#timer.unref();
     return health;
   }
 
   /** Takes a sample now, or joins the one under way. Never rejects. */
   look(): Promise<void> {
-    if (this.#underWay !== undefined) {
-      this.#missed += 1;
-      return this.#underWay;
-    }
-    this.#underWay = this.#sampleOnce().finally(() => {
+    this.#underWay ??= this.#sampleOnce().finally(() => {
       this.#underWay = undefined;
     });
     return this.#underWay;
