@@ -36,8 +36,17 @@ export interface Device {
   readonly keys: readonly DeviceKey[];
 }
 
+/** Ids under which the gateway itself speaks. */
+const reservedIds: ReadonlySet<string> = new Set(['gateway']);
+
 /** @throws GatewayError `DEVICE_ID_INVALID` naming what was expected. */
 export function checkDeviceId(deviceId: string): void {
+  if (reservedIds.has(deviceId)) {
+    throw new GatewayError(
+      'DEVICE_ID_INVALID',
+      `device id: ${deviceId} is the gateway's own, choose another`,
+    );
+  }
   if (isDeviceId(deviceId)) return;
   throw new GatewayError(
     'DEVICE_ID_INVALID',
