@@ -404,8 +404,9 @@ export class Forwarder {
         await this.#isolateBeside(delivery, 'too-large');
         return;
       default:
-        this.#putBack(delivery);
+        // First the failure: giving the batch back makes it available, and nothing but a probe may take it now.
         this.#fail(outcome, isProbe);
+        this.#putBack(delivery);
     }
   }
 
@@ -425,8 +426,8 @@ export class Forwarder {
   /** The journal could not write down the end of the batch: it will be delivered again, which is harmless. */
   #putBackAfter(delivery: Delivery, error: unknown): void {
     if (error instanceof AssertionError) throw error;
-    this.#putBack(delivery);
     this.#fail({ kind: 'retry', reason: `journal: ${messageOf(error)}` }, delivery.isProbe);
+    this.#putBack(delivery);
   }
 
   #end(delivery: Delivery): void {
@@ -502,9 +503,9 @@ export class Forwarder {
         await this.#bury(delivery, result.refused.map(letterOf));
         return;
       }
-      this.#putBack(delivery);
       const outcome = result.kind === 'resolved' ? nothingTaken(refusal) : result.outcome;
       if (isFailure(outcome) && !this.#closing.signal.aborted) this.#fail(outcome, isProbe);
+      this.#putBack(delivery);
     } catch (error) {
       // Nobody waits for a detached isolation: its end is told here.
       if (!isPaced) throw error;

@@ -18,7 +18,7 @@ export interface InfluxTarget {
   /** `http://` or `https://`, with a path where a proxy needs one. */
   readonly url: string;
   /** Absent for servers without authentication. */
-  readonly token?: string;
+  readonly token?: string | undefined;
   readonly org: string;
   readonly bucket: string;
 }

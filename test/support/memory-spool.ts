@@ -95,6 +95,7 @@ export class MemorySpool implements Spool {
     assert(held, 'BUG: a batch ends once');
     this.#held.delete(batch);
     this.#waiting[held.lane].unshift(...held.entries);
+    this.#listener?.();
   }
 
   #end(batch: Batch): void {
