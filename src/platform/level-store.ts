@@ -43,6 +43,8 @@ export interface LevelStoreStats {
 export interface LevelRoom extends Store {
   /** Deletes without waiting for the disk: after a power cut the entries may be back. */
   forget(keys: readonly string[]): Promise<void>;
+  /** Gives back the disk that deleted entries between the two keys still occupy. */
+  compact(gte: string, lt: string): Promise<void>;
 }
 
 // What LevelDB in Node can do beyond what `level` declares for browsers as well.
@@ -152,14 +154,19 @@ export class LevelStore {
           keys.map((key) => ({ key, value: undefined })),
           false,
         ),
+      compact: (gte, lt) => this.#compact(prefix + gte, prefix + lt),
       entries: (range) => this.#entries(prefix, end, range ?? {}),
     };
   }
 
   /** Gives the disk back what deleted entries still occupy; deleting alone does not. */
-  async compact(): Promise<void> {
+  compact(): Promise<void> {
+    return this.#compact('\x00', '\x7f');
+  }
+
+  async #compact(gte: string, lt: string): Promise<void> {
     try {
-      await (await this.#handle()).compactRange('\x00', '\x7f');
+      await (await this.#handle()).compactRange(gte, lt);
     } catch (error) {
       throw this.#failure('compact', error);
     }

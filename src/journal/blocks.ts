@@ -1,0 +1,326 @@
+// Tier 2: gzip blocks of line protocol in LevelDB, numbered without gaps in each class. Promises: a block that
+// was put is on the disk, blocks come back oldest first and as they were stored, and what LevelDB lost is
+// noticed by its number and counted. Opening reads the first and the last block of a class and no more: every
+// block carries what came before it.
+
+import { type PointClass, pointClasses } from '../model/point.ts';
+import type { LevelRoom } from '../platform/level-store.ts';
+import type { Log } from '../platform/log.ts';
+
+const headerBytes = 64;
+const version = 1;
+const numberDigits = 16;
+/** Deleted blocks still lie on the disk: so many bytes are worth a compaction of their range. */
+const compactBytes = 32 * 1024 * 1024;
+/** The same once nothing is left, when there is nothing to rewrite. */
+const compactDrainedBytes = 1024 * 1024;
+
+export interface BlockHeader {
+  readonly points: number;
+  /** Of the lines, uncompressed. */
+  readonly linesBytes: number;
+  /** The newest frame in it. */
+  readonly toSequence: number;
+  /** On the journal's own clock. */
+  readonly oldestMs: number;
+  readonly newestMs: number;
+}
+
+export interface Block extends BlockHeader {
+  readonly class: 0 | 1 | 2;
+  readonly number: number;
+  /** Points and stored bytes of all blocks of the class before this one, since there were any. */
+  readonly pointsBefore: number;
+  readonly bytesBefore: number;
+  readonly storedBytes: number;
+  /** Gzip. */
+  readonly body: Buffer;
+}
+
+export interface BlockStats {
+  readonly blocks: number;
+  readonly points: number;
+  readonly bytes: number;
+}
+
+function put64(buffer: Buffer, value: number, at: number): void {
+  buffer.writeBigUInt64LE(BigInt(value), at);
+}
+
+function get64(buffer: Buffer, at: number): number {
+  return Number(buffer.readBigUInt64LE(at));
+}
+
+function encode(header: BlockHeader, before: { points: number; bytes: number }, body: Buffer): Buffer {
+  const value = Buffer.alloc(headerBytes + body.length);
+  value.writeUInt32LE(version, 0);
+  value.writeUInt32LE(header.points, 4);
+  value.writeUInt32LE(header.linesBytes, 8);
+  put64(value, header.toSequence, 16);
+  put64(value, header.oldestMs, 24);
+  put64(value, header.newestMs, 32);
+  put64(value, before.points, 40);
+  put64(value, before.bytes, 48);
+  body.copy(value, headerBytes);
+  return value;
+}
+
+function decode(classIndex: 0 | 1 | 2, number: number, value: Buffer): Block | undefined {
+  if (value.length < headerBytes || value.readUInt32LE(0) !== version) return undefined;
+  return {
+    class: classIndex,
+    number,
+    points: value.readUInt32LE(4),
+    linesBytes: value.readUInt32LE(8),
+    toSequence: get64(value, 16),
+    oldestMs: get64(value, 24),
+    newestMs: get64(value, 32),
+    pointsBefore: get64(value, 40),
+    bytesBefore: get64(value, 48),
+    storedBytes: value.length,
+    body: value.subarray(headerBytes),
+  };
+}
+
+/** The blocks of one class. */
+class Row {
+  readonly class: 0 | 1 | 2;
+  readonly name: PointClass;
+  /** Lowest number not finished; everything below is deleted. */
+  first = 0;
+  /** Number of the next block put. */
+  end = 0;
+  /** Next one to hand out, if none was given back. */
+  next = 0;
+  /** Given back, in order. */
+  returned: number[] = [];
+  /** Finished above `first`. */
+  readonly finished = new Set<number>();
+  /** Points and stored bytes of all blocks put so far, and of those finished. */
+  pointsPut = 0;
+  bytesPut = 0;
+  pointsFinished = 0;
+  bytesFinished = 0;
+  toSequence = 0;
+  oldestMs = 0;
+  newestMs = 0;
+  deletedFrom = 0;
+  deletedBytes = 0;
+
+  constructor(classIndex: 0 | 1 | 2) {
+    this.class = classIndex;
+    this.name = pointClasses[classIndex];
+  }
+
+  key(number: number): string {
+    return `${this.name}/${String(number).padStart(numberDigits, '0')}`;
+  }
+}
+
+export class Blocks {
+  readonly #room: LevelRoom;
+  readonly #log: Log;
+  readonly #rows: readonly [Row, Row, Row] = [new Row(0), new Row(1), new Row(2)];
+  #lost = 0;
+  #lostPoints = 0;
+  #compacting: Promise<void> | undefined;
+
+  private constructor(room: LevelRoom, log: Log) {
+    this.#room = room;
+    this.#log = log;
+  }
+
+  static async open(room: LevelRoom, log: Log): Promise<Blocks> {
+    const blocks = new Blocks(room, log);
+    for (const row of blocks.#rows) await blocks.#openRow(row);
+    return blocks;
+  }
+
+  async #openRow(row: Row): Promise<void> {
+    const range = { gte: `${row.name}/`, lt: `${row.name}0`, limit: 1 };
+    const first = await this.#edge(row, range);
+    const last = await this.#edge(row, { ...range, reverse: true });
+    if (first === undefined || last === undefined) return;
+    row.first = first.number;
+    row.next = first.number;
+    row.deletedFrom = first.number;
+    row.end = last.number + 1;
+    row.pointsPut = last.pointsBefore + last.points;
+    row.bytesPut = last.bytesBefore + last.storedBytes;
+    row.pointsFinished = first.pointsBefore;
+    row.bytesFinished = first.bytesBefore;
+    row.toSequence = last.toSequence;
+    row.oldestMs = first.oldestMs;
+    row.newestMs = last.newestMs;
+  }
+
+  async #edge(
+    row: Row,
+    range: { gte: string; lt: string; limit: number; reverse?: boolean },
+  ): Promise<Block | undefined> {
+    for await (const [key, value] of this.#room.entries(range)) {
+      return decode(row.class, Number(key.slice(row.name.length + 1)), value);
+    }
+    return undefined;
+  }
+
+  stats(classIndex: 0 | 1 | 2): BlockStats {
+    const row = this.#rows[classIndex];
+    return {
+      blocks: row.end - row.first - row.finished.size,
+      points: row.pointsPut - row.pointsFinished,
+      bytes: row.bytesPut - row.bytesFinished,
+    };
+  }
+
+  get points(): number {
+    return this.#rows.reduce((sum, row) => sum + row.pointsPut - row.pointsFinished, 0);
+  }
+
+  get bytes(): number {
+    return this.#rows.reduce((sum, row) => sum + row.bytesPut - row.bytesFinished, 0);
+  }
+
+  /** Blocks LevelDB no longer had when they were wanted. */
+  get lost(): number {
+    return this.#lost;
+  }
+
+  /** Points in lost blocks, known once their class has drained. */
+  get lostPoints(): number {
+    return this.#lostPoints;
+  }
+
+  /** The newest frame whose lines of the class are in a block. */
+  toSequence(classIndex: 0 | 1 | 2): number {
+    return this.#rows[classIndex].toSequence;
+  }
+
+  /** The newest frame in any block, and the journal's clock then. */
+  newest(): { sequence: number; atMs: number } {
+    return {
+      sequence: Math.max(...this.#rows.map((row) => row.toSequence)),
+      atMs: Math.max(...this.#rows.map((row) => row.newestMs)),
+    };
+  }
+
+  /** On the journal's clock, or later: known exactly for the first block read. Undefined when there is none. */
+  oldestMs(classIndex: 0 | 1 | 2): number | undefined {
+    const row = this.#rows[classIndex];
+    return row.first === row.end ? undefined : row.oldestMs;
+  }
+
+  /** Whether `take` may find one. */
+  isWaiting(classIndex: 0 | 1 | 2): boolean {
+    const row = this.#rows[classIndex];
+    return row.returned.length > 0 || row.next < row.end;
+  }
+
+  /**
+   * Durable when it resolves.
+   * @throws GatewayError `STORE_FAILED`.
+   */
+  async put(classIndex: 0 | 1 | 2, header: BlockHeader, body: Buffer): Promise<void> {
+    const row = this.#rows[classIndex];
+    const value = encode(header, { points: row.pointsPut, bytes: row.bytesPut }, body);
+    await this.#room.write([{ key: row.key(row.end), value }]);
+    if (row.first === row.end) row.oldestMs = header.oldestMs;
+    row.end += 1;
+    row.pointsPut += header.points;
+    row.bytesPut += value.length;
+    row.toSequence = header.toSequence;
+    row.newestMs = header.newestMs;
+  }
+
+  /** The oldest block nobody holds. Lost ones are passed over and counted. */
+  async take(classIndex: 0 | 1 | 2): Promise<Block | undefined> {
+    const row = this.#rows[classIndex];
+    for (;;) {
+      let number = row.returned.shift();
+      if (number === undefined) {
+        if (row.next >= row.end) return undefined;
+        number = row.next;
+        row.next += 1;
+      }
+      let value: Buffer | undefined;
+      try {
+        value = await this.#room.get(row.key(number));
+      } catch (error) {
+        this.#giveBack(row, number);
+        throw error;
+      }
+      const block = value === undefined ? undefined : decode(classIndex, number, value);
+      if (block !== undefined) return block;
+      this.#lost += 1;
+      this.#log.error({ event: 'journal-block-lost', class: row.name, number }, 'LevelDB lost a block');
+      await this.#finish(row, number, 0, 0);
+    }
+  }
+
+  release(block: Block): void {
+    this.#giveBack(this.#rows[block.class], block.number);
+  }
+
+  #giveBack(row: Row, number: number): void {
+    row.returned.push(number);
+    row.returned.sort((a, b) => a - b);
+  }
+
+  /**
+   * Delivered or dropped. Not synced: after a power cut the block may be back and is sent again, which InfluxDB
+   * takes as the same points.
+   */
+  async finish(block: Block): Promise<void> {
+    const row = this.#rows[block.class];
+    await this.#finish(row, block.number, block.points, block.storedBytes);
+    if (block.number < row.first) row.oldestMs = Math.max(row.oldestMs, block.newestMs);
+  }
+
+  async #finish(row: Row, number: number, points: number, bytes: number): Promise<void> {
+    row.finished.add(number);
+    row.pointsFinished += points;
+    row.bytesFinished += bytes;
+    // Deleted in order only, so that a missing number always means that LevelDB lost it.
+    const keys: string[] = [];
+    while (row.finished.delete(row.first)) {
+      keys.push(row.key(row.first));
+      row.first += 1;
+    }
+    row.deletedBytes += bytes;
+    if (row.first === row.end) {
+      // Whatever was lost on the way is accounted for here.
+      this.#lostPoints += row.pointsPut - row.pointsFinished;
+      row.pointsFinished = row.pointsPut;
+      row.bytesFinished = row.bytesPut;
+    }
+    try {
+      if (keys.length > 0) await this.#room.forget(keys);
+    } catch (error) {
+      // They are sent again after the next start, which is harmless.
+      this.#log.warn({ event: 'journal-blocks-kept', class: row.name, error: String(error) }, 'not deleted');
+    }
+    const worthwhileBytes = row.first === row.end ? compactDrainedBytes : compactBytes;
+    if (row.deletedBytes >= worthwhileBytes) this.#compact(row);
+  }
+
+  #compact(row: Row): void {
+    if (this.#compacting !== undefined) return;
+    const from = row.deletedFrom;
+    row.deletedFrom = row.first;
+    row.deletedBytes = 0;
+    // Only the range that was deleted: the rest would be rewritten for nothing.
+    this.#compacting = this.#room
+      .compact(row.key(from), row.key(row.first))
+      .catch((error: unknown) => {
+        this.#log.warn({ event: 'journal-compact-failed', error: String(error) }, 'tried again later');
+      })
+      .finally(() => {
+        this.#compacting = undefined;
+      });
+  }
+
+  /** Waits for a compaction under way. */
+  async settle(): Promise<void> {
+    await this.#compacting;
+  }
+}

@@ -1,0 +1,487 @@
+// Group commit: what arrives while one write is being synced goes into the next. Promises: an append resolves
+// only after datasync of its bytes, all of it is in one frame, and appends resolve in the order of the calls.
+// Does not linger: the loop waits for nothing but the disk and one turn of the event loop.
+
+import assert from 'node:assert/strict';
+import { pointClasses } from '../model/point.ts';
+import { errorCode, GatewayError } from '../platform/errors.ts';
+import type { Append, Appender, StateWrite } from './contract.ts';
+import {
+  type FrameHeader,
+  headerBytes,
+  keyBytesMax,
+  padded,
+  putStateWrite,
+  sealFrame,
+  stateWriteBytes,
+} from './frame.ts';
+import type { StateMap } from './hot-state.ts';
+import type { Ring } from './ring.ts';
+
+/** A frame takes no more appends beyond this; a larger one means more lost to one flipped bit. */
+const framePayloadBytes = 512 * 1024;
+const bufferBytes = 1024 * 1024 + 64 * 1024;
+
+/** Upper bounds of the sync-time histogram, milliseconds. */
+export const syncBucketsMs = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] as const;
+
+export interface CommitterOptions {
+  readonly ring: Ring;
+  readonly state: StateMap;
+  readonly pendingBytesMax: number;
+  readonly appendBytesMax: number;
+  readonly lazyMs: number;
+  readonly retryMs: number;
+  /** Sequence of the newest frame there is, and the points in all frames so far. */
+  readonly lastSequence: number;
+  readonly points: number;
+  readonly monotonicMs: () => number;
+  readonly journalMs: () => number;
+  /** The newest frame with lines, and the watermark, as they were found. */
+  readonly lastLinesSequence: number;
+  readonly lastWatermark: number;
+  /** Lowest sequence with lines that are not gone; undefined if there is none. */
+  readonly watermark: () => number | undefined;
+  /** A frame is durable at the position. Called before its appends resolve. */
+  readonly onFrame: (header: FrameHeader, position: number) => void;
+  /** A commit ended, well or not: the place for what is done once a commit. */
+  readonly onCommit: (points: number) => void;
+  /** There is no room; answers whether there is hope of some soon. */
+  readonly onNoRoom: () => boolean;
+}
+
+interface Entry {
+  readonly class: 0 | 1 | 2;
+  readonly lines: string;
+  readonly linesBytes: number;
+  readonly points: number;
+  readonly bytes: number;
+  readonly state: readonly StateWrite[];
+  readonly resolve: () => void;
+  readonly reject: (error: GatewayError) => void;
+}
+
+/** Writes that may wait. A place in the queue of their own keeps the order of writes to one key. */
+interface LazyEntry {
+  readonly writes: Map<string, StateWrite>;
+  bytes: number;
+}
+
+interface EncodedFrame {
+  readonly header: FrameHeader;
+  readonly offset: number;
+  readonly state: readonly StateWrite[];
+}
+
+export interface CommitterStats {
+  readonly appends: number;
+  readonly points: number;
+  readonly linesBytes: number;
+  readonly commits: number;
+  readonly frames: number;
+  readonly writtenBytes: number;
+  readonly failedCommits: number;
+  readonly refusedFull: number;
+  readonly refusedStalled: number;
+  readonly refusedFailed: number;
+  readonly pendingBytes: number;
+  /** Counts by `syncBucketsMs`, the last one beyond them all. */
+  readonly syncCounts: readonly number[];
+  readonly syncSumMs: number;
+}
+
+function isLazy(entry: Entry | LazyEntry): entry is LazyEntry {
+  return 'writes' in entry;
+}
+
+export class Committer implements Appender {
+  readonly #options: CommitterOptions;
+  readonly #ring: Ring;
+  readonly #state: StateMap;
+  readonly #buffer = Buffer.alloc(bufferBytes);
+  readonly #syncCounts: number[] = new Array(syncBucketsMs.length + 1).fill(0);
+  #queue: (Entry | LazyEntry)[] = [];
+  /** Entries of the queue that want a commit now. */
+  #eager = 0;
+  #isLazyDue = false;
+  #lazyTimer: NodeJS.Timeout | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
+  #isRunning = false;
+  #isClosed = false;
+  #idle: (() => void)[] = [];
+  #sequence: number;
+  #committedSequence: number;
+  #pointsBefore: number;
+  #pendingBytes = 0;
+  #appends = 0;
+  #points = 0;
+  #linesBytes = 0;
+  #commits = 0;
+  #frames = 0;
+  #writtenBytes = 0;
+  #failedCommits = 0;
+  #refusedFull = 0;
+  #refusedStalled = 0;
+  #refusedFailed = 0;
+  #syncSumMs = 0;
+  #lastLinesSequence: number;
+  #writtenWatermark: number;
+
+  constructor(options: CommitterOptions) {
+    this.#options = options;
+    this.#ring = options.ring;
+    this.#state = options.state;
+    this.#sequence = options.lastSequence;
+    this.#committedSequence = options.lastSequence;
+    this.#pointsBefore = options.points;
+    this.#lastLinesSequence = options.lastLinesSequence;
+    this.#writtenWatermark = options.lastWatermark;
+  }
+
+  get pendingBytes(): number {
+    return this.#pendingBytes;
+  }
+
+  append(append: Append): Promise<void> {
+    const state = append.state ?? [];
+    let bytes = Buffer.byteLength(append.lines);
+    const linesBytes = bytes;
+    for (const write of state) bytes += stateWriteBytes(write);
+    const refusal = this.#refusal(bytes);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    for (const write of state) {
+      assert(Buffer.byteLength(write.key) <= keyBytesMax, `BUG: state key too long: ${write.key}`);
+      this.#state.stage(write);
+    }
+    const classIndex = pointClasses.indexOf(append.class);
+    assert(classIndex === 0 || classIndex === 1 || classIndex === 2, `BUG: no class ${append.class}`);
+    this.#pendingBytes += bytes;
+    this.#eager += 1;
+    const { lines, points } = append;
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ class: classIndex, lines, linesBytes, points, bytes, state, resolve, reject });
+      this.kick();
+    });
+  }
+
+  #refusal(bytes: number): GatewayError | undefined {
+    if (this.#isClosed) return new GatewayError('JOURNAL_CLOSED', 'the journal is closed');
+    if (bytes > this.#options.appendBytesMax) {
+      return new GatewayError(
+        'JOURNAL_TOO_LARGE',
+        `one append is at most ${this.#options.appendBytesMax} bytes`,
+      );
+    }
+    if (this.#pendingBytes + bytes <= this.#options.pendingBytesMax) return undefined;
+    this.#refusedStalled += 1;
+    return new GatewayError('JOURNAL_STALLED', `${this.#pendingBytes} bytes wait for the disk`);
+  }
+
+  writeLazily(writes: readonly StateWrite[]): void {
+    if (writes.length === 0 || this.#isClosed) return;
+    const bytes = writes.reduce((sum, write) => sum + stateWriteBytes(write), 0);
+    assert(bytes <= this.#options.appendBytesMax, 'BUG: too much state at once');
+    const last = this.#queue[this.#queue.length - 1];
+    let entry: LazyEntry;
+    if (last !== undefined && isLazy(last) && last.bytes + bytes <= this.#lazyBytesMax) entry = last;
+    else {
+      entry = { writes: new Map(), bytes: 0 };
+      this.#queue.push(entry);
+    }
+    for (const write of writes) {
+      assert(Buffer.byteLength(write.key) <= keyBytesMax, `BUG: state key too long: ${write.key}`);
+      const before = entry.writes.get(write.key);
+      if (before !== undefined) entry.bytes -= stateWriteBytes(before);
+      entry.writes.set(write.key, write);
+      entry.bytes += stateWriteBytes(write);
+      this.#state.stage(write);
+    }
+    this.#armLazyTimer();
+  }
+
+  #armLazyTimer(): void {
+    this.#lazyTimer ??= setTimeout(() => {
+      this.#lazyTimer = undefined;
+      this.#isLazyDue = true;
+      this.kick();
+    }, this.#options.lazyMs);
+  }
+
+  /** Something changed that may let the queue move: new entries, or room in the ring. */
+  kick(): void {
+    if (this.#isRunning || this.#retryTimer !== undefined) return;
+    this.#isRunning = true;
+    // Started from append itself, the first of a burst would be committed alone.
+    setImmediate(() => {
+      this.#run().catch((error: unknown) => {
+        // Only our own mistakes come here; they must not vanish in a promise.
+        setImmediate(() => {
+          throw error;
+        });
+      });
+    });
+  }
+
+  /** Resolves when nothing is being written: all that could be committed is. */
+  async settle(): Promise<void> {
+    this.#isLazyDue = true;
+    this.kick();
+    if (this.#isRunning) await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+
+  /** Commits what is lazy and a last watermark; appends are refused from now on. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = undefined;
+    await this.settle();
+    clearTimeout(this.#lazyTimer);
+    clearTimeout(this.#retryTimer);
+    for (const entry of this.#queue) {
+      if (!isLazy(entry))
+        this.#rejectEntry(entry, new GatewayError('JOURNAL_CLOSED', 'the journal is closed'));
+    }
+    this.#queue = [];
+    const watermark = this.#options.watermark() ?? this.#lastLinesSequence + 1;
+    if (this.#lastLinesSequence === 0 || watermark <= this.#writtenWatermark) return;
+    if (!this.#ring.claim(padded(headerBytes), true)) return;
+    await this.#write([this.#encode([], 0)]).catch(() => undefined);
+  }
+
+  stats(): CommitterStats {
+    return {
+      appends: this.#appends,
+      points: this.#points,
+      linesBytes: this.#linesBytes,
+      commits: this.#commits,
+      frames: this.#frames,
+      writtenBytes: this.#writtenBytes,
+      failedCommits: this.#failedCommits,
+      refusedFull: this.#refusedFull,
+      refusedStalled: this.#refusedStalled,
+      refusedFailed: this.#refusedFailed,
+      pendingBytes: this.#pendingBytes,
+      syncCounts: [...this.#syncCounts],
+      syncSumMs: this.#syncSumMs,
+    };
+  }
+
+  get #lazyBytesMax(): number {
+    return Math.min(framePayloadBytes / 4, this.#options.appendBytesMax);
+  }
+
+  get #wantsCommit(): boolean {
+    return this.#eager > 0 || (this.#isLazyDue && this.#queue.length > 0);
+  }
+
+  async #run(): Promise<void> {
+    while (this.#wantsCommit && this.#retryTimer === undefined) {
+      if (!this.#claim()) break;
+      await this.#commit();
+      await new Promise(setImmediate);
+    }
+    if (this.#queue.length === 0) this.#isLazyDue = false;
+    this.#isRunning = false;
+    for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  /** Finds room for the first entry of the queue, refusing what there is no room for. */
+  #claim(): boolean {
+    for (;;) {
+      const first = this.#queue[0];
+      if (first === undefined) return false;
+      const bytes = padded(headerBytes + first.bytes);
+      const mayUseReserve = isLazy(first) || first.class !== 2;
+      if (this.#ring.claim(bytes, mayUseReserve)) return true;
+      const isHopeful = this.#options.onNoRoom();
+      if (isLazy(first)) {
+        // Not even the reserve is left. Lazy writes stay; what their senders wait for is refused.
+        if (!isHopeful) this.#refuseAll();
+        this.#isLazyDue = false;
+        if (!this.#isClosed) this.#armLazyTimer();
+        return false;
+      }
+      // Room is being made: telemetry waits for it, unless that would keep an alarm waiting behind it.
+      const holdsUp = first.class === 2 && this.#queue.some((entry) => !isLazy(entry) && entry.class !== 2);
+      if (isHopeful && !holdsUp) return false;
+      this.#queue.shift();
+      this.#refuse(first);
+    }
+  }
+
+  #refuseAll(): void {
+    const entries = this.#queue;
+    this.#queue = entries.filter(isLazy);
+    for (const entry of entries) if (!isLazy(entry)) this.#refuse(entry);
+  }
+
+  #refuse(entry: Entry): void {
+    this.#eager -= 1;
+    this.#refusedFull += 1;
+    this.#rejectEntry(entry, new GatewayError('JOURNAL_FULL', 'no room in the journal'));
+  }
+
+  #rejectEntry(entry: Entry, error: GatewayError): void {
+    this.#pendingBytes -= entry.bytes;
+    for (const write of entry.state) this.#state.unstage(write);
+    entry.reject(error);
+  }
+
+  async #commit(): Promise<void> {
+    const room = Math.min(this.#ring.remainingBytes, this.#buffer.length);
+    const isReserve = this.#ring.freeSegments === 0;
+    const taken: (Entry | LazyEntry)[] = [];
+    const frames: EncodedFrame[] = [];
+    let offset = 0;
+    let at = 0;
+    while (at < this.#queue.length) {
+      const group: (Entry | LazyEntry)[] = [];
+      let bytes = headerBytes;
+      for (let entry = this.#queue[at]; entry !== undefined; entry = this.#queue[at]) {
+        if (offset + padded(bytes + entry.bytes) > room) break;
+        if (group.length > 0 && bytes + entry.bytes > framePayloadBytes) break;
+        // Written on in the reserve, telemetry would take the room kept for alarms.
+        if (isReserve && !isLazy(entry) && entry.class === 2) break;
+        group.push(entry);
+        bytes += entry.bytes;
+        at += 1;
+      }
+      if (group.length === 0) break;
+      const frame = this.#encode(group, offset);
+      frames.push(frame);
+      offset += padded(frame.header.length);
+      for (const entry of group) taken.push(entry);
+    }
+    assert(frames.length > 0, 'BUG: room was claimed for nothing');
+    this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at);
+    for (const entry of taken) if (!isLazy(entry)) this.#eager -= 1;
+    try {
+      await this.#write(frames);
+    } catch (error) {
+      this.#fail(taken, error);
+      return;
+    }
+    let points = 0;
+    for (const entry of taken) {
+      if (isLazy(entry)) continue;
+      this.#pendingBytes -= entry.bytes;
+      this.#appends += 1;
+      this.#points += entry.points;
+      this.#linesBytes += entry.linesBytes;
+      points += entry.points;
+      entry.resolve();
+    }
+    this.#options.onCommit(points);
+  }
+
+  #fail(taken: readonly (Entry | LazyEntry)[], error: unknown): void {
+    this.#failedCommits += 1;
+    const lazy: LazyEntry[] = [];
+    for (const entry of taken) {
+      if (isLazy(entry)) {
+        lazy.push(entry);
+        continue;
+      }
+      this.#refusedFailed += 1;
+      const message = `the disk did not take it: ${errorCode(error) ?? String(error)}`;
+      this.#rejectEntry(entry, new GatewayError('JOURNAL_FAILED', message, { cause: error }));
+    }
+    // Lazy writes are tried again, still before anything that came after them.
+    this.#queue = [...lazy, ...this.#queue];
+    if (lazy.length > 0 && !this.#isClosed) this.#armLazyTimer();
+    this.#isLazyDue = false;
+    // Every failure costs a segment: a failing disk must not use them all up at once.
+    if (!this.#isClosed) {
+      this.#retryTimer = setTimeout(() => {
+        this.#retryTimer = undefined;
+        this.kick();
+      }, this.#options.retryMs);
+    }
+    this.#options.onCommit(0);
+  }
+
+  #encode(group: readonly (Entry | LazyEntry)[], offset: number): EncodedFrame {
+    const buffer = this.#buffer;
+    const lines: [string, string, string] = ['', '', ''];
+    const points: [number, number, number] = [0, 0, 0];
+    const bytes: [number, number, number] = [0, 0, 0];
+    // The last write of a key wins within a frame; the others never were.
+    let state: Map<string, StateWrite> | undefined;
+    for (const entry of group) {
+      if (isLazy(entry)) {
+        state ??= new Map();
+        for (const write of entry.writes.values()) state.set(write.key, write);
+        continue;
+      }
+      lines[entry.class] += entry.lines;
+      points[entry.class] += entry.points;
+      bytes[entry.class] += entry.linesBytes;
+      if (entry.state.length === 0) continue;
+      state ??= new Map();
+      for (const write of entry.state) state.set(write.key, write);
+    }
+    let at = offset + headerBytes;
+    for (const index of [0, 1, 2] as const) {
+      if (bytes[index] > 0) at += buffer.write(lines[index], at);
+    }
+    const stateAt = at;
+    const writes = state === undefined ? [] : [...state.values()];
+    for (const write of writes) at = putStateWrite(buffer, write, at);
+    const sequence = this.#sequence + 1;
+    const header: FrameHeader = {
+      length: at - offset,
+      segment: this.#ring.activeId,
+      sequence,
+      previous: this.#committedSequence,
+      watermark: this.#options.watermark() ?? sequence,
+      floor: this.#ring.floor,
+      pointsBefore: this.#pointsBefore,
+      atMs: Math.floor(this.#options.journalMs()),
+      points,
+      bytes,
+      stateWrites: writes.length,
+      stateBytes: at - stateAt,
+    };
+    sealFrame(buffer, offset, header);
+    this.#sequence = sequence;
+    this.#committedSequence = sequence;
+    this.#pointsBefore += points[0] + points[1] + points[2];
+    return { header, offset, state: writes };
+  }
+
+  async #write(frames: readonly EncodedFrame[]): Promise<void> {
+    const first = frames[0];
+    const last = frames[frames.length - 1];
+    assert(first !== undefined && last !== undefined, 'BUG: nothing to write');
+    const end = last.offset + padded(last.header.length);
+    const position = this.#ring.active.end;
+    const startMs = this.#options.monotonicMs();
+    try {
+      await this.#ring.commit(this.#buffer.subarray(0, end));
+    } catch (error) {
+      // The numbers are not used again: the frames may be on the disk after all.
+      this.#committedSequence = first.header.previous;
+      this.#pointsBefore = first.header.pointsBefore;
+      throw error;
+    }
+    this.#countSync(this.#options.monotonicMs() - startMs);
+    this.#commits += 1;
+    this.#frames += frames.length;
+    this.#writtenBytes += end;
+    this.#writtenWatermark = last.header.watermark;
+    for (const frame of frames) {
+      if (frame.header.length > headerBytes + frame.header.stateBytes) {
+        this.#lastLinesSequence = frame.header.sequence;
+      }
+      for (const write of frame.state) this.#state.commit(write);
+      this.#options.onFrame(frame.header, position + frame.offset);
+    }
+  }
+
+  #countSync(ms: number): void {
+    this.#syncSumMs += ms;
+    let bucket = 0;
+    while (bucket < syncBucketsMs.length && ms > (syncBucketsMs[bucket] ?? 0)) bucket += 1;
+    this.#syncCounts[bucket] = (this.#syncCounts[bucket] ?? 0) + 1;
+  }
+}

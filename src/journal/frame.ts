@@ -1,0 +1,153 @@
+// The frame: what one group commit writes, and the unit that survives a power cut whole or not at all.
+// Header of 128 bytes, then the lines of each class one behind the other, then the state writes; padded with
+// zeros to 4 KiB, so that an acknowledged block is never written again. docs/journal.md has the table.
+
+import assert from 'node:assert/strict';
+import { crc32 } from 'node:zlib';
+import type { StateWrite } from './contract.ts';
+
+/** Frames start and end at multiples of this: the page of the file system and of most cards. */
+export const blockBytes = 4096;
+export const headerBytes = 128;
+/** A state key's longest, in bytes of UTF-8. */
+export const keyBytesMax = 512;
+
+/** 'IFJ' and the version of the format. */
+const magic = 0x014a4649;
+const wordSize = 2 ** 32;
+const deleted = 0xffffffff;
+const stateOverheadBytes = 6;
+
+/** Numbers of a frame, by class in the order of `pointClasses`. */
+export type PerClass = readonly [alarm: number, event: number, telemetry: number];
+
+export interface FrameHeader {
+  /** Of header and payload, without the padding. */
+  readonly length: number;
+  /** Number of the segment's present life: what a former life left behind has a lower one. */
+  readonly segment: number;
+  readonly sequence: number;
+  /** Sequence of the committed frame before; tells a lost frame from one that never was. */
+  readonly previous: number;
+  /** Frames below it are delivered or moved to blocks. */
+  readonly watermark: number;
+  /** Segments below it are free: their state is checkpointed. */
+  readonly floor: number;
+  /** Points in all committed frames before this one: says how many a gap swallowed. */
+  readonly pointsBefore: number;
+  /** On the journal's own clock: milliseconds it has been running. */
+  readonly atMs: number;
+  readonly points: PerClass;
+  readonly bytes: PerClass;
+  readonly stateWrites: number;
+  readonly stateBytes: number;
+}
+
+export function padded(bytes: number): number {
+  return Math.ceil(bytes / blockBytes) * blockBytes;
+}
+
+function put64(buffer: Buffer, value: number, at: number): void {
+  buffer.writeUInt32LE(value % wordSize, at);
+  buffer.writeUInt32LE(Math.floor(value / wordSize), at + 4);
+}
+
+function get64(buffer: Buffer, at: number): number {
+  return buffer.readUInt32LE(at) + buffer.readUInt32LE(at + 4) * wordSize;
+}
+
+/** Writes the header before a payload that is already in place, and zeros behind it. */
+export function sealFrame(buffer: Buffer, at: number, header: FrameHeader): void {
+  buffer.fill(0, at, at + headerBytes);
+  buffer.writeUInt32LE(magic, at);
+  buffer.writeUInt32LE(header.length, at + 8);
+  put64(buffer, header.segment, at + 16);
+  put64(buffer, header.sequence, at + 24);
+  put64(buffer, header.previous, at + 32);
+  put64(buffer, header.watermark, at + 40);
+  put64(buffer, header.floor, at + 48);
+  put64(buffer, header.pointsBefore, at + 56);
+  put64(buffer, header.atMs, at + 64);
+  for (const index of [0, 1, 2] as const) {
+    buffer.writeUInt32LE(header.points[index], at + 72 + index * 8);
+    buffer.writeUInt32LE(header.bytes[index], at + 76 + index * 8);
+  }
+  buffer.writeUInt32LE(header.stateWrites, at + 96);
+  buffer.writeUInt32LE(header.stateBytes, at + 100);
+  buffer.fill(0, at + header.length, at + padded(header.length));
+  buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, at + header.length)), at + 4);
+}
+
+/** The frame that starts at `at`; undefined when there is none or it is damaged. */
+export function readFrame(buffer: Buffer, at: number): FrameHeader | undefined {
+  if (!startsFrame(buffer, at)) return undefined;
+  const length = buffer.readUInt32LE(at + 8);
+  if (length < headerBytes || at + length > buffer.length) return undefined;
+  if (buffer.readUInt32LE(at + 4) !== crc32(buffer.subarray(at + 8, at + length))) return undefined;
+  const word = (offset: number) => buffer.readUInt32LE(at + offset);
+  const header: FrameHeader = {
+    length,
+    segment: get64(buffer, at + 16),
+    sequence: get64(buffer, at + 24),
+    previous: get64(buffer, at + 32),
+    watermark: get64(buffer, at + 40),
+    floor: get64(buffer, at + 48),
+    pointsBefore: get64(buffer, at + 56),
+    atMs: get64(buffer, at + 64),
+    points: [word(72), word(80), word(88)],
+    bytes: [word(76), word(84), word(92)],
+    stateWrites: word(96),
+    stateBytes: word(100),
+  };
+  const { bytes } = header;
+  return headerBytes + bytes[0] + bytes[1] + bytes[2] + header.stateBytes === length ? header : undefined;
+}
+
+/** Whether a frame of this version begins here, whole or not. */
+export function startsFrame(buffer: Buffer, at: number): boolean {
+  return at + headerBytes <= buffer.length && buffer.readUInt32LE(at) === magic;
+}
+
+/** The segment a frame that may be damaged claims to belong to. */
+export function claimedSegment(buffer: Buffer, at: number): number {
+  return get64(buffer, at + 16);
+}
+
+/** Where a class's lines lie, counted from the frame's start. */
+export function linesOffset(header: FrameHeader, classIndex: 0 | 1 | 2): number {
+  if (classIndex === 0) return headerBytes;
+  if (classIndex === 1) return headerBytes + header.bytes[0];
+  return headerBytes + header.bytes[0] + header.bytes[1];
+}
+
+export function stateWriteBytes(write: StateWrite): number {
+  return stateOverheadBytes + Buffer.byteLength(write.key) + (write.value?.length ?? 0);
+}
+
+/** Writes one state write; answers where the next one goes. */
+export function putStateWrite(buffer: Buffer, write: StateWrite, at: number): number {
+  const keyBytes = buffer.write(write.key, at + stateOverheadBytes);
+  assert(keyBytes <= keyBytesMax, 'BUG: state key too long');
+  buffer.writeUInt16LE(keyBytes, at);
+  buffer.writeUInt32LE(write.value === undefined ? deleted : write.value.length, at + 2);
+  const valueAt = at + stateOverheadBytes + keyBytes;
+  if (write.value === undefined) return valueAt;
+  write.value.copy(buffer, valueAt);
+  return valueAt + write.value.length;
+}
+
+/** Reads a frame's state section. Values are copies. Stops at what does not fit (the frame's CRC was right). */
+export function readStateWrites(section: Buffer): StateWrite[] {
+  const writes: StateWrite[] = [];
+  let at = 0;
+  while (at + stateOverheadBytes <= section.length) {
+    const keyEnd = at + stateOverheadBytes + section.readUInt16LE(at);
+    const length = section.readUInt32LE(at + 2);
+    const end = length === deleted ? keyEnd : keyEnd + length;
+    if (end > section.length) break;
+    const key = section.toString('utf8', at + stateOverheadBytes, keyEnd);
+    writes.push({ key, value: length === deleted ? undefined : Buffer.from(section.subarray(keyEnd, end)) });
+    at = end;
+  }
+  return writes;
+}

@@ -1,0 +1,773 @@
+// The durable spool of the gateway: append → ring → (offline: blocks) → take. Promises: what `append` resolved
+// is handed out by `take` until it was accepted, buried or dropped by a cap that is counted; the journal opens
+// whatever the power cut left; memory does not grow with the backlog. Delivery is at least once: after a power
+// cut the last accepted batches may be handed out again. docs/journal.md has the format and the recovery.
+
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { gzip } from 'node:zlib';
+import type { PointClass } from '../model/point.ts';
+import type { Clock } from '../platform/clock.ts';
+import type { Disk } from '../platform/disk.ts';
+import { errorCode } from '../platform/errors.ts';
+import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
+import type { Log } from '../platform/log.ts';
+import type { Store } from '../platform/store.ts';
+import { type Block, type BlockStats, Blocks } from './blocks.ts';
+import { Committer, type CommitterStats } from './committer.ts';
+import type {
+  Append,
+  Appender,
+  Batch,
+  DeadLetter,
+  DeadLetters,
+  HotState,
+  Lane as LaneName,
+  Spool,
+  StateWrite,
+} from './contract.ts';
+import { DeadLetterBox, type DeadLetterStats, type StoredLetter } from './dead-letters.ts';
+import { type FrameHeader, headerBytes } from './frame.ts';
+import { StateMap } from './hot-state.ts';
+import { Lane } from './lane.ts';
+import { appendBytesMaxOf, type Quarantined, Ring } from './ring.ts';
+import { rememberFrame, type Section, type Segment } from './segment.ts';
+
+export interface JournalOptions {
+  /** Bytes of a ring segment; a multiple of 4096. */
+  readonly segmentBytes: number;
+  /** Segments in the ring, at least 4. */
+  readonly ringSegments: number;
+  /** Fewer free segments than this, and the oldest is moved to blocks. At least 2. */
+  readonly freeSegmentsMin: number;
+  /** Bytes that may wait for the disk; beyond it `append` rejects `JOURNAL_STALLED`. */
+  readonly pendingBytesMax: number;
+  /** Points a block holds at most, unless one frame alone has more. */
+  readonly blockPoints: number;
+  /** Cap over all blocks as stored; beyond it the oldest telemetry goes, then events, then alarms. */
+  readonly maxBytes: number;
+  /** Blocks older than this go. Counts only the time the journal has been running. */
+  readonly maxAgeMs: number;
+  /** The longest a lazy write waits for a commit. */
+  readonly lazyMs: number;
+  /** Pause after a failed commit or a failed move to blocks. */
+  readonly retryMs: number;
+  readonly gzipLevel: number;
+  readonly deadLettersMax: number;
+  readonly deadLetterBytesMax: number;
+}
+
+export const journalDefaults: JournalOptions = {
+  segmentBytes: 4 * 1024 * 1024,
+  ringSegments: 16,
+  freeSegmentsMin: 3,
+  pendingBytesMax: 8 * 1024 * 1024,
+  blockPoints: 5000,
+  maxBytes: 2 * 1024 * 1024 * 1024,
+  maxAgeMs: 365 * 24 * 3600 * 1000,
+  lazyMs: 1000,
+  retryMs: 1000,
+  gzipLevel: 1,
+  deadLettersMax: 10_000,
+  deadLetterBytesMax: 8 * 1024 * 1024,
+};
+
+/** A batch's lines; more would only be memory. */
+const batchBytesMax = 4 * 1024 * 1024;
+/** Lines of a block before compression. */
+const blockLinesBytesMax = 2 * 1024 * 1024;
+/** State not yet in the store beyond this is checkpointed without waiting for a segment to be recycled. */
+const dirtyBytesMax = 4 * 1024 * 1024;
+const letterBytesMax = 64 * 1024;
+
+export interface JournalDependencies {
+  /** The journal's own: `ring/`, `blocks/`, `quarantine/`. */
+  readonly directory: string;
+  /** For hot state and dead letters; nobody else writes to it. */
+  readonly store: Store;
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly options?: Partial<JournalOptions>;
+}
+
+type ClassIndex = 0 | 1 | 2;
+type ByClass<T> = Readonly<Record<PointClass, T>>;
+type DropReason = 'capacity' | 'age' | 'damage';
+
+export interface JournalStats extends CommitterStats {
+  readonly ring: {
+    readonly segments: number;
+    readonly used: number;
+    readonly free: number;
+    readonly missing: number;
+    /** Points not yet gone. */
+    readonly points: ByClass<number>;
+  };
+  readonly blocks: ByClass<BlockStats>;
+  readonly blockStore: LevelStoreStats;
+  readonly pending: Readonly<Record<LaneName, number>>;
+  /** By the journal's own clock; undefined when nothing of the class waits. */
+  readonly oldestAgeMs: ByClass<number | undefined>;
+  /** Points given up. */
+  readonly dropped: ByClass<Readonly<Record<DropReason, number>>>;
+  /** Points moved from the ring to blocks. */
+  readonly spilledPoints: number;
+  readonly spilledBlocks: number;
+  /** Whether the last attempt to move a segment to blocks failed. */
+  readonly isSpillFailing: boolean;
+  readonly quarantined: Readonly<Quarantined>;
+  readonly lostBlocks: number;
+  readonly lostBlockPoints: number;
+  readonly acceptedPoints: number;
+  readonly hotState: {
+    readonly dirtyEntries: number;
+    readonly dirtyBytes: number;
+    readonly storedEntries: number | undefined;
+  };
+  readonly deadLetters: DeadLetterStats;
+}
+
+interface Held {
+  readonly sections: readonly Section[];
+  readonly blocks: readonly Block[];
+}
+
+const compress = promisify(gzip) as (lines: Buffer, options: { level: number }) => Promise<Buffer>;
+const classIndexes: readonly ClassIndex[] = [0, 1, 2];
+
+function byClass<T>(value: (index: ClassIndex) => T): ByClass<T> {
+  return { alarm: value(0), event: value(1), telemetry: value(2) };
+}
+
+function noDrops(): Record<DropReason, number> {
+  return { capacity: 0, age: 0, damage: 0 };
+}
+
+export class Journal implements Appender, HotState, DeadLetters, Spool {
+  readonly #ring: Ring;
+  readonly #blocks: Blocks;
+  readonly #blockStore: LevelStore;
+  readonly #state: StateMap;
+  readonly #committer: Committer;
+  readonly #log: Log;
+  readonly #options: JournalOptions;
+  readonly #journalMs: () => number;
+  readonly #lanes: Readonly<Record<LaneName, Lane>> = {
+    urgent: new Lane(),
+    fresh: new Lane(),
+    backlog: new Lane(),
+  };
+  readonly #held = new Map<Batch, Held>();
+  readonly #ringPoints: [number, number, number] = [0, 0, 0];
+  readonly #dropped = [noDrops(), noDrops(), noDrops()] as const;
+  #letters: DeadLetterBox | undefined;
+  /** Telemetry in the ring newer than the mark. */
+  #freshPoints = 0;
+  /** Frames up to this one are backlog. */
+  #markSequence = 0;
+  #lastSequence: number;
+  #listener: (() => void) | undefined;
+  #spilling: Promise<void> | undefined;
+  #isSpillFailing = false;
+  #spillRetry: NodeJS.Timeout | undefined;
+  #checkpointing: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+  #spilledPoints = 0;
+  #spilledBlocks = 0;
+  #acceptedPoints = 0;
+
+  private constructor(parts: {
+    ring: Ring;
+    blocks: Blocks;
+    blockStore: LevelStore;
+    state: StateMap;
+    log: Log;
+    options: JournalOptions;
+    journalMs: () => number;
+    monotonicMs: () => number;
+    lastSequence: number;
+    lastLinesSequence: number;
+    lastWatermark: number;
+    points: number;
+  }) {
+    const { ring, state, options } = parts;
+    this.#ring = ring;
+    this.#blocks = parts.blocks;
+    this.#blockStore = parts.blockStore;
+    this.#state = state;
+    this.#log = parts.log;
+    this.#options = options;
+    this.#journalMs = parts.journalMs;
+    this.#lastSequence = parts.lastSequence;
+    this.#committer = new Committer({
+      ring,
+      state,
+      pendingBytesMax: options.pendingBytesMax,
+      appendBytesMax: appendBytesMaxOf(options.segmentBytes),
+      lazyMs: options.lazyMs,
+      retryMs: options.retryMs,
+      lastSequence: parts.lastSequence,
+      lastLinesSequence: parts.lastLinesSequence,
+      lastWatermark: parts.lastWatermark,
+      points: parts.points,
+      monotonicMs: parts.monotonicMs,
+      journalMs: parts.journalMs,
+      watermark: () => this.#watermark(),
+      onFrame: (header, position) => {
+        this.#lastSequence = header.sequence;
+        this.#remember(ring.active, position, header, () => false);
+      },
+      onCommit: (points) => {
+        if (ring.freeSegments < options.freeSegmentsMin) this.#spill();
+        if (state.dirtyBytes > dirtyBytesMax) this.#checkpoint();
+        if (points > 0) this.#listener?.();
+      },
+      onNoRoom: () => {
+        this.#spill();
+        return !this.#isSpillFailing;
+      },
+    });
+  }
+
+  /**
+   * Opens, whatever lies there. The rest of the ring is made in the background.
+   * @throws GatewayError `STORE_LOCKED` when another process has it open, `STORE_FAILED` when the disk cannot
+   * be read.
+   */
+  static async open(dependencies: JournalDependencies): Promise<Journal> {
+    const { directory, store, disk, clock, log } = dependencies;
+    const options: JournalOptions = { ...journalDefaults, ...dependencies.options };
+    assert(options.ringSegments >= 4, 'BUG: a ring has at least 4 segments');
+    assert(options.freeSegmentsMin >= 2, 'BUG: at least 2 segments must be kept free');
+    assert(options.segmentBytes % 4096 === 0 && options.segmentBytes >= 16_384, 'BUG: segmentBytes');
+    const { ring, recovered } = await Ring.open({
+      directory,
+      disk,
+      log,
+      segmentBytes: options.segmentBytes,
+      segments: options.ringSegments,
+    });
+    const blockStore = await LevelStore.open(join(directory, 'blocks'), { log });
+    try {
+      const blocks = await Blocks.open(blockStore.room('blocks'), log);
+      const state = await StateMap.open(store);
+      for await (const writes of ring.recoveredState(recovered)) {
+        for (const write of writes) state.commit(write);
+      }
+      // A ring that was lost must not number its frames below what the blocks have seen.
+      const newest = blocks.newest();
+      const startMs = clock.monotonicMs();
+      const atMs = Math.max(recovered.atMs, newest.atMs);
+      const withLines = recovered.frames.findLast(
+        ({ found }) => found.header.length > found.header.stateBytes + headerBytes,
+      );
+      const journal = new Journal({
+        ring,
+        blocks,
+        blockStore,
+        state,
+        log,
+        options,
+        journalMs: () => atMs + clock.monotonicMs() - startMs,
+        monotonicMs: () => clock.monotonicMs(),
+        lastSequence: Math.max(recovered.lastSequence, newest.sequence),
+        lastLinesSequence: withLines?.found.header.sequence ?? 0,
+        lastWatermark: recovered.watermark,
+        points: recovered.points,
+      });
+      for (const { segment, found } of recovered.frames) {
+        const { header, position } = found;
+        journal.#remember(segment, position, header, (index) => {
+          return header.sequence < recovered.watermark || header.sequence <= blocks.toSequence(index);
+        });
+      }
+      journal.#letters = await DeadLetterBox.open(journal, {
+        lettersMax: options.deadLettersMax,
+        bytesMax: options.deadLetterBytesMax,
+        letterBytesMax: Math.min(letterBytesMax, Math.floor(options.segmentBytes / 4)),
+        wallMs: () => clock.wallMs(),
+      });
+      journal.#spill();
+      return journal;
+    } catch (error) {
+      await blockStore.close();
+      await ring.close();
+      throw error;
+    }
+  }
+
+  // Appender
+
+  append(append: Append): Promise<void> {
+    return this.#committer.append(append);
+  }
+
+  get pendingBytes(): number {
+    return this.#committer.pendingBytes;
+  }
+
+  // HotState
+
+  entries(prefix: string): AsyncIterable<readonly [key: string, value: Buffer]> {
+    return this.#state.entries(prefix);
+  }
+
+  get(key: string): Promise<Buffer | undefined> {
+    return this.#state.get(key);
+  }
+
+  write(writes: readonly StateWrite[]): Promise<void> {
+    // As an event: state is small, and fits into the reserve when telemetry no longer does.
+    return this.#committer.append({ class: 'event', lines: '', points: 0, state: writes });
+  }
+
+  writeLazily(writes: readonly StateWrite[]): void {
+    this.#committer.writeLazily(writes);
+  }
+
+  // DeadLetters
+
+  add(letter: DeadLetter): Promise<void> {
+    return this.#deadLetters.add(letter);
+  }
+
+  /** Letters for people, the oldest first. */
+  listDeadLetters(options: { readonly limit: number; readonly after?: string }): Promise<StoredLetter[]> {
+    return this.#deadLetters.list(options);
+  }
+
+  getDeadLetter(id: string): Promise<StoredLetter | undefined> {
+    return this.#deadLetters.get(id);
+  }
+
+  /** Resolves when it is durably gone, to whether there was one. */
+  dropDeadLetter(id: string): Promise<boolean> {
+    return this.#deadLetters.drop(id);
+  }
+
+  get #deadLetters(): DeadLetterBox {
+    assert(this.#letters !== undefined, 'BUG: used before it was open');
+    return this.#letters;
+  }
+
+  // Spool
+
+  async take(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
+    if (lane !== 'fresh') {
+      const batch = await this.#takeBlocks(lane, pointsMax);
+      if (batch !== undefined) return batch;
+    }
+    return await this.#takeFrames(lane, pointsMax);
+  }
+
+  async accept(batch: Batch): Promise<void> {
+    const held = this.#unhold(batch);
+    this.#acceptedPoints += batch.points;
+    // Of frames only memory knows, until the next frame's header carries the watermark to the disk.
+    for (const section of held.sections) if (section.state === 'held') this.#forget(section);
+    for (const block of held.blocks) await this.#blocks.finish(block);
+  }
+
+  async bury(batch: Batch, letters: readonly DeadLetter[]): Promise<void> {
+    assert(this.#held.has(batch), 'BUG: a batch that is not held');
+    await this.#deadLetters.addAll(letters);
+    await this.accept(batch);
+  }
+
+  release(batch: Batch): void {
+    const held = this.#unhold(batch);
+    for (const section of held.sections) if (section.state === 'held') section.state = 'waiting';
+    for (const lane of Object.values(this.#lanes)) lane.rewind();
+    for (const block of held.blocks) this.#blocks.release(block);
+    this.#listener?.();
+  }
+
+  uplinkReturned(): void {
+    this.#markSequence = this.#lastSequence;
+    this.#freshPoints = 0;
+    this.#lanes.fresh.drainInto(this.#lanes.backlog);
+  }
+
+  onAvailable(listener: () => void): void {
+    this.#listener = listener;
+  }
+
+  pending(): Readonly<Record<LaneName, number>> {
+    const [alarms, events, telemetry] = this.#ringPoints;
+    const blocks = (index: ClassIndex) => this.#blocks.stats(index).points;
+    return {
+      urgent: alarms + events + blocks(0) + blocks(1),
+      fresh: this.#freshPoints,
+      backlog: telemetry - this.#freshPoints + blocks(2),
+    };
+  }
+
+  stats(): JournalStats {
+    return {
+      ...this.#committer.stats(),
+      ring: {
+        segments: this.#ring.slots,
+        used: this.#ring.usedSegments,
+        free: this.#ring.freeSegments,
+        missing: this.#ring.missingSegments,
+        points: byClass((index) => this.#ringPoints[index]),
+      },
+      blocks: byClass((index) => this.#blocks.stats(index)),
+      blockStore: this.#blockStore.stats(),
+      pending: this.pending(),
+      oldestAgeMs: byClass((index) => this.#oldestAgeMs(index)),
+      dropped: byClass((index) => ({ ...this.#dropped[index] })),
+      spilledPoints: this.#spilledPoints,
+      spilledBlocks: this.#spilledBlocks,
+      isSpillFailing: this.#isSpillFailing,
+      quarantined: { ...this.#ring.quarantined },
+      lostBlocks: this.#blocks.lost,
+      lostBlockPoints: this.#blocks.lostPoints,
+      acceptedPoints: this.#acceptedPoints,
+      hotState: {
+        dirtyEntries: this.#state.dirtyEntries,
+        dirtyBytes: this.#state.dirtyBytes,
+        storedEntries: this.#state.storedEntries,
+      },
+      deadLetters: this.#deadLetters.stats(),
+    };
+  }
+
+  /**
+   * Commits what is lazy and the exact watermark, so that a clean restart sends nothing twice. Idempotent.
+   * Batches still held are handed out again after the next start.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    clearTimeout(this.#spillRetry);
+    await this.#committer.close();
+    await this.#spilling;
+    await this.#checkpointing;
+    try {
+      await this.#state.checkpoint();
+    } catch (error) {
+      // Nothing is lost: the frames that hold it stay in the ring.
+      this.#log.warn({ event: 'journal-checkpoint-failed', code: errorCode(error) }, 'kept in the ring');
+    }
+    await this.#ring.close();
+    await this.#blocks.settle();
+    await this.#blockStore.close();
+  }
+
+  // Frames and lanes
+
+  #remember(
+    segment: Segment,
+    position: number,
+    header: FrameHeader,
+    isGone: (classIndex: ClassIndex) => boolean,
+  ): void {
+    for (const section of rememberFrame(segment, position, header, isGone).sections) {
+      this.#ringPoints[section.class] += section.points;
+      if (section.class === 2) this.#freshPoints += section.points;
+      this.#lanes[section.class === 2 ? 'fresh' : 'urgent'].push(section);
+    }
+  }
+
+  #forget(section: Section): void {
+    section.state = 'gone';
+    section.frame.left -= 1;
+    this.#ringPoints[section.class] -= section.points;
+    if (section.class === 2 && section.frame.sequence > this.#markSequence)
+      this.#freshPoints -= section.points;
+  }
+
+  #watermark(): number | undefined {
+    for (const segment of this.#ring.live()) {
+      const { frames } = segment;
+      while (segment.firstLeft < frames.length && frames[segment.firstLeft]?.left === 0)
+        segment.firstLeft += 1;
+      const frame = frames[segment.firstLeft];
+      if (frame !== undefined) return frame.sequence;
+    }
+    return undefined;
+  }
+
+  #hold(lane: LaneName, body: Buffer, encoding: Batch['encoding'], held: Held): Batch {
+    let points = 0;
+    for (const { points: more } of [...held.sections, ...held.blocks]) points += more;
+    const batch: Batch = { lane, points, encoding, body };
+    this.#held.set(batch, held);
+    return batch;
+  }
+
+  #unhold(batch: Batch): Held {
+    const held = this.#held.get(batch);
+    assert(held !== undefined, 'BUG: a batch that is not held');
+    this.#held.delete(batch);
+    return held;
+  }
+
+  async #takeFrames(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
+    for (;;) {
+      const wanted = this.#lanes[lane].hold(pointsMax, batchBytesMax);
+      if (wanted.length === 0) return undefined;
+      const sections: Section[] = [];
+      const lines: Buffer[] = [];
+      try {
+        for (const [section, bytes] of await this.#readLines(wanted)) {
+          if (bytes === undefined) continue;
+          sections.push(section);
+          lines.push(bytes);
+        }
+      } catch (error) {
+        for (const section of wanted) if (section.state === 'held') section.state = 'waiting';
+        for (const other of Object.values(this.#lanes)) other.rewind();
+        throw error;
+      }
+      if (lines.length > 0)
+        return this.#hold(lane, Buffer.concat(lines), 'identity', { sections, blocks: [] });
+    }
+  }
+
+  /** The lines of each section; undefined for those whose frame is damaged, which are given up and counted. */
+  async #readLines(sections: readonly Section[]): Promise<(readonly [Section, Buffer | undefined])[]> {
+    const runs: Section[][] = [];
+    for (const section of sections) {
+      const run = runs[runs.length - 1];
+      if (run?.[0]?.frame.segment === section.frame.segment) run.push(section);
+      else runs.push([section]);
+    }
+    // Started together: a segment under reading is not recycled.
+    const read = await Promise.all(
+      runs.map(async (run) => {
+        const first = run[0];
+        if (first === undefined) return [];
+        const frames = await this.#ring.read(
+          first.frame.segment,
+          run.map((section) => section.frame),
+        );
+        return run.map((section, index) => {
+          const lines = frames[index]?.subarray(section.offset, section.offset + section.bytes);
+          if (lines === undefined && section.state !== 'gone') {
+            this.#dropped[section.class].damage += section.points;
+            this.#forget(section);
+          }
+          return [section, lines] as const;
+        });
+      }),
+    );
+    return read.flat();
+  }
+
+  async #takeBlocks(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
+    for (const index of lane === 'urgent' ? ([0, 1] as const) : ([2] as const)) {
+      if (!this.#blocks.isWaiting(index)) continue;
+      const blocks: Block[] = [];
+      let points = 0;
+      let bytes = 0;
+      while (points < pointsMax && bytes < batchBytesMax && this.#blocks.isWaiting(index)) {
+        let block: Block | undefined;
+        try {
+          block = await this.#blocks.take(index);
+        } catch (error) {
+          // The ring can be delivered while LevelDB cannot be read.
+          this.#log.warn({ event: 'journal-blocks-unreadable', code: errorCode(error) }, 'tried again later');
+          break;
+        }
+        if (block === undefined) break;
+        if (blocks.length > 0 && points + block.points > pointsMax) {
+          this.#blocks.release(block);
+          break;
+        }
+        blocks.push(block);
+        points += block.points;
+        bytes += block.body.length;
+      }
+      const [first, ...more] = blocks;
+      if (first === undefined) continue;
+      // Gzip members one behind the other are one gzip stream (RFC 1952 §2.2).
+      const body = more.length === 0 ? first.body : Buffer.concat(blocks.map((block) => block.body));
+      return this.#hold(lane, body, 'gzip', { sections: [], blocks });
+    }
+    return undefined;
+  }
+
+  // From the ring to blocks
+
+  #checkpoint(): void {
+    this.#checkpointing ??= this.#state
+      .checkpoint()
+      .catch((error: unknown) => {
+        this.#log.warn({ event: 'journal-checkpoint-failed', code: errorCode(error) }, 'tried again later');
+      })
+      .finally(() => {
+        this.#checkpointing = undefined;
+      });
+  }
+
+  #spill(): void {
+    if (this.#spilling !== undefined || this.#spillRetry !== undefined || this.#closing !== undefined) return;
+    this.#spilling = this.#spillAll().finally(() => {
+      this.#spilling = undefined;
+      if (!this.#isSpillFailing && this.#wantsSpill) this.#spill();
+    });
+  }
+
+  get #wantsSpill(): boolean {
+    const { freeSegments, oldest, missingSegments } = this.#ring;
+    if (this.#closing !== undefined) return false;
+    return missingSegments > 0 || (freeSegments < this.#options.freeSegmentsMin && oldest !== undefined);
+  }
+
+  async #spillAll(): Promise<void> {
+    try {
+      while (this.#wantsSpill) {
+        // Segments that were never made, or were abandoned, come before moving anything.
+        const failure = await this.#ring.fill().then(
+          () => undefined,
+          (error: unknown) => ({ error }),
+        );
+        const { oldest, freeSegments } = this.#ring;
+        if (oldest !== undefined && freeSegments < this.#options.freeSegmentsMin)
+          await this.#spillOldest(oldest);
+        else if (failure !== undefined) throw failure.error;
+        this.#isSpillFailing = false;
+        this.#committer.kick();
+      }
+      this.#isSpillFailing = false;
+      this.#committer.kick();
+    } catch (error) {
+      if (this.#closing !== undefined) return;
+      if (!this.#isSpillFailing) {
+        this.#log.error(
+          { event: 'journal-spill-failed', code: errorCode(error), error: String(error) },
+          'stuck',
+        );
+      }
+      this.#isSpillFailing = true;
+      this.#spillRetry = setTimeout(() => {
+        this.#spillRetry = undefined;
+        this.#spill();
+      }, this.#options.retryMs);
+      // What waited for room is refused now.
+      this.#committer.kick();
+    }
+  }
+
+  /** Moves what is left in the oldest segment to blocks, then its state to the store, then frees it. */
+  async #spillOldest(segment: Segment): Promise<void> {
+    for (const index of classIndexes) {
+      const left = segment.frames.flatMap((frame) =>
+        frame.sections.filter((section) => section.class === index && section.state !== 'gone'),
+      );
+      for (const chunk of chunks(left, this.#options.blockPoints)) {
+        if (this.#closing !== undefined) return;
+        await this.#spillChunk(index, chunk);
+      }
+    }
+    await this.#state.checkpoint();
+    while (segment.pins > 0) await new Promise(setImmediate);
+    if (this.#closing !== undefined) return;
+    await this.#enforceCaps();
+    await this.#ring.recycle(segment);
+  }
+
+  async #spillChunk(index: ClassIndex, chunk: readonly Section[]): Promise<void> {
+    const kept: Section[] = [];
+    const lines: Buffer[] = [];
+    for (const [section, bytes] of await this.#readLines(chunk)) {
+      if (bytes === undefined) continue;
+      kept.push(section);
+      lines.push(bytes);
+    }
+    const plain = Buffer.concat(lines);
+    const body = await compress(plain, { level: this.#options.gzipLevel });
+    const left = kept.filter((section) => section.state !== 'gone');
+    // Some was delivered meanwhile: what is left is made into a block again.
+    if (left.length < kept.length) return await this.#spillChunk(index, left);
+    const [first] = kept;
+    const last = kept[kept.length - 1];
+    if (first === undefined || last === undefined) return;
+    let points = 0;
+    for (const section of kept) points += section.points;
+    const header = {
+      points,
+      linesBytes: plain.length,
+      toSequence: last.frame.sequence,
+      oldestMs: first.frame.atMs,
+      newestMs: last.frame.atMs,
+    };
+    await this.#blocks.put(index, header, body);
+    // Sections in a batch that is held go too: if it is released they are taken from the block, and if it is
+    // accepted the block sends them once more, which is harmless; waiting for the uplink here would not be.
+    for (const section of kept) if (section.state !== 'gone') this.#forget(section);
+    this.#spilledPoints += points;
+    this.#spilledBlocks += 1;
+  }
+
+  async #enforceCaps(): Promise<void> {
+    for (const index of [2, 1, 0] as const) {
+      while (this.#blocks.bytes > this.#options.maxBytes) {
+        if (await this.#dropOldest(index, 'capacity', () => true)) continue;
+        // What is being sent is not dropped, and nothing more valuable in its place.
+        if (this.#blocks.stats(index).blocks > 0) return;
+        break;
+      }
+    }
+    // By the journal's own clock, which counts running time alone: a wall clock that was set wrong, or right
+    // after years, must not delete anything.
+    const limitMs = this.#journalMs() - this.#options.maxAgeMs;
+    for (const index of classIndexes) {
+      while ((this.#blocks.oldestMs(index) ?? Number.POSITIVE_INFINITY) < limitMs) {
+        if (!(await this.#dropOldest(index, 'age', (block) => block.newestMs < limitMs))) break;
+      }
+    }
+  }
+
+  async #dropOldest(
+    index: ClassIndex,
+    reason: DropReason,
+    isDue: (block: Block) => boolean,
+  ): Promise<boolean> {
+    const block = await this.#blocks.take(index);
+    if (block === undefined) return false;
+    if (!isDue(block)) {
+      this.#blocks.release(block);
+      return false;
+    }
+    this.#dropped[index][reason] += block.points;
+    await this.#blocks.finish(block);
+    return true;
+  }
+
+  #oldestAgeMs(index: ClassIndex): number | undefined {
+    const inBlocks = this.#blocks.oldestMs(index);
+    const lanes = index === 2 ? [this.#lanes.backlog, this.#lanes.fresh] : [this.#lanes.urgent];
+    const times = lanes.flatMap((lane) => lane.oldest(index)?.frame.atMs ?? []);
+    if (inBlocks !== undefined) times.push(inBlocks);
+    return times.length === 0 ? undefined : Math.max(0, this.#journalMs() - Math.min(...times));
+  }
+}
+
+function* chunks(sections: readonly Section[], pointsMax: number): Iterable<readonly Section[]> {
+  let chunk: Section[] = [];
+  let points = 0;
+  let bytes = 0;
+  for (const section of sections) {
+    if (
+      chunk.length > 0 &&
+      (points + section.points > pointsMax || bytes + section.bytes > blockLinesBytesMax)
+    ) {
+      yield chunk;
+      chunk = [];
+      points = 0;
+      bytes = 0;
+    }
+    chunk.push(section);
+    points += section.points;
+    bytes += section.bytes;
+  }
+  if (chunk.length > 0) yield chunk;
+}

@@ -1,0 +1,115 @@
+// The seam to the file system for what the journal writes: whole writes, data syncs and preallocated files.
+// Promises: nothing here blocks the event loop, and a file `allocate` returned has every block on the disk.
+// Errors are Node's own (`ENOSPC`, `EIO`); what they mean is for the caller to say.
+
+import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
+export interface DiskFile {
+  readonly bytes: number;
+  /** Writes all of the buffer at the position. Not durable before `datasync`. */
+  write(buffer: Uint8Array, position: number): Promise<void>;
+  /** Resolves when the bytes written so far are on the disk (fdatasync). */
+  datasync(): Promise<void>;
+  /** Fills the buffer from the position as far as the file goes; resolves to the bytes read. */
+  read(buffer: Uint8Array, position: number): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface Disk {
+  /** Opens an existing file for reading and writing. */
+  open(path: string): Promise<DiskFile>;
+  /**
+   * Makes a file of zeros that are really written and synced, in place of one that may be there: overwriting
+   * it later commits no file-system journal, which is what wears a card out. All or nothing.
+   */
+  allocate(path: string, bytes: number): Promise<DiskFile>;
+  /** Writes a whole small file. Not synced. */
+  writeFile(path: string, content: Uint8Array): Promise<void>;
+  /** Names in a directory, which is made if missing. */
+  list(directory: string): Promise<string[]>;
+  rename(from: string, to: string): Promise<void>;
+  /** No error when there is none. */
+  remove(path: string): Promise<void>;
+}
+
+const zerosBytes = 256 * 1024;
+
+function diskFile(handle: FileHandle, bytes: number): DiskFile {
+  return {
+    bytes,
+    async write(buffer, position) {
+      let done = 0;
+      while (done < buffer.length) {
+        const { bytesWritten } = await handle.write(buffer, done, buffer.length - done, position + done);
+        done += bytesWritten;
+      }
+    },
+    datasync: () => handle.datasync(),
+    async read(buffer, position) {
+      let done = 0;
+      while (done < buffer.length) {
+        const { bytesRead } = await handle.read(buffer, done, buffer.length - done, position + done);
+        if (bytesRead === 0) break;
+        done += bytesRead;
+      }
+      return done;
+    },
+    close: () => handle.close(),
+  };
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The disk of the machine. */
+export function systemDisk(): Disk {
+  return {
+    async open(path) {
+      const handle = await open(path, 'r+');
+      return diskFile(handle, (await handle.stat()).size);
+    },
+    async allocate(path, bytes) {
+      // Under another name until it is whole: a power cut leaves no short segment behind.
+      const unfinished = `${path}.new`;
+      const handle = await open(unfinished, 'w+');
+      try {
+        const zeros = Buffer.alloc(Math.min(zerosBytes, bytes));
+        for (let at = 0; at < bytes; at += zeros.length) {
+          await handle.writev([zeros.subarray(0, Math.min(zeros.length, bytes - at))], at);
+        }
+        await handle.sync();
+        await rename(unfinished, path);
+        await syncDirectory(dirname(path));
+      } catch (error) {
+        await handle.close();
+        await rm(unfinished, { force: true });
+        throw error;
+      }
+      return diskFile(handle, bytes);
+    },
+    async writeFile(path, content) {
+      await mkdir(dirname(path), { recursive: true });
+      const handle = await open(path, 'w');
+      try {
+        await handle.writeFile(content);
+      } finally {
+        await handle.close();
+      }
+    },
+    async list(directory) {
+      await mkdir(directory, { recursive: true });
+      return readdir(directory);
+    },
+    rename: (from, to) => rename(from, to),
+    async remove(path) {
+      await rm(path, { recursive: true, force: true });
+    },
+  };
+}

@@ -1,0 +1,102 @@
+// A journal in a folder, with what it needs, for tests.
+
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { gunzipSync } from 'node:zlib';
+import type { Batch, Lane } from '../../src/journal/contract.ts';
+import { Journal, type JournalOptions } from '../../src/journal/journal.ts';
+import type { PointClass } from '../../src/model/point.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { type Disk, systemDisk } from '../../src/platform/disk.ts';
+import { LevelStore } from '../../src/platform/level-store.ts';
+import { createLog } from '../../src/platform/log.ts';
+
+/** Small enough that a few hundred points go once around. */
+export const smallRing = {
+  segmentBytes: 64 * 1024,
+  ringSegments: 4,
+  freeSegmentsMin: 2,
+  retryMs: 20,
+} as const;
+
+export interface OpenJournal {
+  readonly journal: Journal;
+  readonly store: LevelStore;
+  close(): Promise<void>;
+}
+
+export async function openJournal(
+  folder: string,
+  settings: { options?: Partial<JournalOptions>; disk?: Disk; monotonicMs?: () => number } = {},
+): Promise<OpenJournal> {
+  const log = createLog('silent');
+  const store = await LevelStore.open(join(folder, 'state'), { log });
+  const journal = await Journal.open({
+    directory: join(folder, 'journal'),
+    store: store.room('journal'),
+    disk: settings.disk ?? systemDisk(),
+    clock: { ...systemClock(), ...(settings.monotonicMs && { monotonicMs: settings.monotonicMs }) },
+    log,
+    options: { ...smallRing, ...settings.options },
+  });
+  return {
+    journal,
+    store,
+    async close() {
+      await journal.close();
+      await store.close();
+    },
+  };
+}
+
+/** One line of line protocol that carries the id, of about this many bytes. */
+export function line(id: number | string, bytes = 60): string {
+  const start = `m,device_id=d v=${id},pad="`;
+  return `${start}${'x'.repeat(Math.max(0, bytes - start.length - 22))}" 1700000000000000000\n`;
+}
+
+export async function append(
+  journal: Journal,
+  ids: Iterable<number>,
+  of: PointClass = 'telemetry',
+  bytes = 60,
+) {
+  await Promise.all([...ids].map((id) => journal.append({ class: of, lines: line(id, bytes), points: 1 })));
+}
+
+export function linesOf(batch: Batch): string {
+  return (batch.encoding === 'gzip' ? gunzipSync(batch.body) : batch.body).toString();
+}
+
+/** The ids in the batch, in order. */
+export function idsOf(batch: Batch): number[] {
+  return [...linesOf(batch).matchAll(/v=(\d+),pad/g)].map((match) => Number(match[1]));
+}
+
+/** Takes and accepts all there is in the lanes. */
+export async function drain(
+  journal: Journal,
+  lanes: readonly Lane[] = ['urgent', 'backlog', 'fresh'],
+): Promise<number[]> {
+  const ids: number[] = [];
+  for (const lane of lanes) {
+    for (;;) {
+      const batch = await journal.take(lane, 500);
+      if (batch === undefined) break;
+      const found = idsOf(batch);
+      if (found.length !== batch.points) throw new Error(`${batch.points} announced, ${found.length} found`);
+      ids.push(...found);
+      await journal.accept(batch);
+    }
+  }
+  return ids;
+}
+
+export function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, index) => from + index);
+}
+
+/** Waits until the journal has moved to blocks what it wants to move. */
+export async function spilled(journal: Journal): Promise<void> {
+  while (journal.stats().ring.free < 2) await sleep(5);
+}
