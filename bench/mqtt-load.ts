@@ -25,6 +25,8 @@ export interface Load {
   readonly messages: number;
   /** Messages per second over all publishers, evenly spread in time; as fast as acknowledged when absent. */
   readonly rate?: number;
+  /** How many of them come at once, from as many publishers; 1 by default. Only with `rate`. */
+  readonly burst?: number;
   /** Telemetry as a node sends it (default), or line protocol with this many lines to fill a backlog fast. */
   readonly linesPerMessage?: number;
   /** The first point's time; later ones follow in steps, so that no two points of a series are the same. */
@@ -385,7 +387,9 @@ async function generate(load: Load, stopped: AbortSignal): Promise<LoadReport> {
 
   function pace(rate: number): void {
     // Where the schedule stands, not when the timer came: a late timer sends what is due and nothing is left out.
-    const due = Math.min(total, Math.floor(((performance.now() - startedAt) / 1000) * rate) + 1);
+    const burst = load.burst ?? 1;
+    const bursts = Math.floor((((performance.now() - startedAt) / 1000) * rate) / burst) + 1;
+    const due = Math.min(total, bursts * burst);
     while (given < due) {
       const connection = connections[given % connections.length];
       if (connection === undefined || connection.out >= load.window) break;

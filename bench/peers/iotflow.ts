@@ -46,7 +46,9 @@ export function configure(folder: string, settings: GatewaySettings = {}): strin
   const dataDir = settings.dataDir ?? join(folder, 'data');
   mkdirSync(dataDir, { recursive: true });
   const lines = ['version: 1', `data_dir: ${dataDir}`, 'log:', '  level: warn', 'mqtt:', '  port: 0'];
-  lines.push('  tls:', '    port: 0', '  ws:', '    port: 0', 'http:', '  port: 0');
+  // Hundreds of nodes on one address are a bench, not an attack.
+  lines.push('  connections_max: 2000', '  connections_per_address_max: 2000', '  unauthenticated_max: 2000');
+  lines.push('  tls:', '    port: 0', '  ws:', '    port: 0', 'http:', '  port: 0', 'https:', '  port: 0');
   if (settings.influxUrl !== undefined) {
     lines.push(
       'influx:',

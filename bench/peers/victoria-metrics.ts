@@ -8,8 +8,8 @@ export const victoriaMetricsMissing = (): string | undefined =>
 
 export interface Sink {
   readonly url: string;
-  /** Points it has taken, by its own count. */
-  rowsInserted(): Promise<number>;
+  /** Field values it has taken, by its own count, which it renews once a second. */
+  valuesInserted(): Promise<number>;
   stop(): Promise<void>;
 }
 
@@ -26,7 +26,7 @@ export async function startVictoriaMetrics(folder: string, port?: number): Promi
   await waitForPort(usedPort, child);
   return {
     url,
-    rowsInserted: async () => {
+    valuesInserted: async () => {
       const metrics = await (await fetch(`${url}/metrics`)).text();
       let rows = 0;
       for (const match of metrics.matchAll(/^vm_rows_inserted_total\{type="influx"\} (\S+)$/gm))

@@ -1,0 +1,143 @@
+// How fast a backlog reaches the database: one million points through the gateway's forwarder into VictoriaMetrics,
+// against the same number of ready-made gzip bodies posted by a bare HTTP client, which is all the sink can take.
+
+import { Agent, request } from 'node:http';
+import { argv } from 'node:process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { emptyBacklog, fillBacklog } from './backlog.ts';
+import { freePort, temporaryFolder } from './children.ts';
+import { type Goal, median, progress, ratio, type Section, sectionText, thousands } from './figures.ts';
+import { gatewayMissing, startGateway } from './peers/iotflow.ts';
+import { type Sink, startVictoriaMetrics, victoriaMetricsMissing } from './peers/victoria-metrics.ts';
+
+const points = Number(process.env.BENCH_DRAIN_POINTS ?? 1_000_000);
+const rounds = Number(process.env.BENCH_ROUNDS ?? 3);
+const linesPerBody = 5_000;
+const pollMs = 20;
+
+export async function measureDrain(): Promise<Section> {
+  const missing = gatewayMissing() ?? victoriaMetricsMissing();
+  if (missing !== undefined) return report([], [], [`skipped: drain (needs ${missing})`]);
+  const ours: number[] = [];
+  const bare: number[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    bare.push(await postBare());
+    ours.push(await drainGateway());
+    progress(`drain: ours ${thousands(ours.at(-1) ?? 0)}, bare ${thousands(bare.at(-1) ?? 0)} points/s`);
+  }
+  return report(ours, bare, []);
+}
+
+async function drainGateway(): Promise<number> {
+  const port = await freePort();
+  const gateway = await startGateway(temporaryFolder('drain'), { influxUrl: `http://127.0.0.1:${port}` });
+  let sink: Sink | undefined;
+  try {
+    const backlog = emptyBacklog();
+    await fillBacklog(gateway.port, await gateway.publishers(10), backlog, points);
+    // What it does of its own accord after filling shall not count against it.
+    await sleep(3_000);
+    sink = await startVictoriaMetrics(temporaryFolder('sink'), port);
+    return await timeArrival(sink, backlog.points);
+  } finally {
+    await gateway.stop();
+    await sink?.stop();
+  }
+}
+
+/** Points a second between the first tenth and the last tenth: neither the wait for a retry nor a tail counts. */
+async function timeArrival(sink: Sink, total: number): Promise<number> {
+  const deadline = performance.now() + 300_000;
+  let first: { readonly atMs: number; readonly rows: number } | undefined;
+  while (performance.now() < deadline) {
+    const rows = await sink.rowsInserted();
+    const atMs = performance.now();
+    if (first === undefined && rows >= total * 0.1) first = { atMs, rows };
+    if (first !== undefined && rows >= total * 0.9) return ((rows - first.rows) / (atMs - first.atMs)) * 1000;
+    await sleep(pollMs);
+  }
+  throw new Error(`the backlog did not arrive within 300 s: ${await sink.rowsInserted()} of ${total} points`);
+}
+
+/** The same points a journal would hold, as bodies of one batch each. */
+function bodies(): Buffer[] {
+  const made: Buffer[] = [];
+  const beginMs = Date.now() - 30 * 86_400_000;
+  for (let first = 0; first < points; first += linesPerBody) {
+    let text = '';
+    for (let line = first; line < first + linesPerBody; line += 1) {
+      const wander = Math.sin(line / 40);
+      const device = `bench-${line % 10}`;
+      text +=
+        `water_flow,device_id=${device},device_name=${device},gateway=bench flow_rate=${(8 + 4 * wander).toFixed(3)},` +
+        `pressure=${(3.1 + 0.2 * wander).toFixed(3)} ${beginMs + line * 100}000000\n`;
+    }
+    made.push(gzipSync(text, { level: 1 }));
+  }
+  return made;
+}
+
+async function postBare(): Promise<number> {
+  const sink = await startVictoriaMetrics(temporaryFolder('sink'));
+  const ready = bodies();
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  try {
+    const posting = (async () => {
+      for (const body of ready) await post(agent, sink.url, body);
+    })();
+    const rate = await timeArrival(sink, points);
+    await posting;
+    return rate;
+  } finally {
+    agent.destroy();
+    await sink.stop();
+  }
+}
+
+function post(agent: Agent, url: string, body: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      `${url}/api/v2/write?org=bench&bucket=bench&precision=ns`,
+      { agent, method: 'POST', headers: { 'content-encoding': 'gzip', 'content-length': body.length } },
+      (answer) => {
+        answer.resume();
+        answer.on('end', () => {
+          if (answer.statusCode === 204) resolve();
+          else reject(new Error(`the sink answered ${answer.statusCode}`));
+        });
+      },
+    );
+    asked.on('error', reject);
+    asked.end(body);
+  });
+}
+
+function report(ours: readonly number[], bare: readonly number[], remarks: readonly string[]): Section {
+  const measured = median(ours) / median(bare);
+  const goals: Goal[] = Number.isFinite(measured)
+    ? [{ name: 'drain / bare HTTP client', measured: ratio(measured), wanted: '≥ 0.9', met: measured >= 0.9 }]
+    : [];
+  return {
+    title: 'Draining a backlog into VictoriaMetrics',
+    header: ['who', 'points/s (median)', 'rounds', '× bare client'],
+    rows: [
+      [
+        'bare HTTP client, ready-made gzip bodies',
+        thousands(median(bare)),
+        bare.map(thousands).join(' '),
+        '1.00',
+      ],
+      ['IoTFlow Edge', thousands(median(ours)), ours.map(thousands).join(' '), ratio(measured)],
+    ],
+    goals,
+    remarks: [
+      `${thousands(points)} points, bodies of ${thousands(linesPerBody)} lines on one connection; rate between the ` +
+        'first and the last tenth, counted by the sink',
+      ...remarks,
+    ],
+  };
+}
+
+if (argv[1] === fileURLToPath(import.meta.url)) process.stdout.write(sectionText(await measureDrain()));
