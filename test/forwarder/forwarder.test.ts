@@ -116,7 +116,7 @@ describe('Forwarder', () => {
     expect(forwarder.stats().lastError?.message).toBeDefined();
   });
 
-  test('while the uplink is down one probe at a time knocks', async () => {
+  test('a server that wants to be left alone is left alone', async () => {
     const influx = await startInflux();
     const spool = new MemorySpool();
     for (let block = 0; block < 20; block += 1) addBlock(spool, makeLines(10));
@@ -126,10 +126,26 @@ describe('Forwarder', () => {
     const forwarder = startForwarder(spool, influx, { batchPoints: 10, flushIntervalMs: 3_600_000 });
     await until(() => forwarder.stats().state === 'retrying');
     await new Promise((resolve) => setTimeout(resolve, 150));
-    // Two of the backlog were under way when the first of them failed.
-    expect(influx.requests).toBe(2);
+    // A fresh one and two of the backlog were under way when the first of them failed.
+    expect(influx.requests).toBe(3);
     expect(forwarder.stats().nextTryMs).toBeGreaterThan(3_500_000);
     expect(spool.total).toBe(210);
+  });
+
+  test('while the uplink is down one probe at a time knocks', async () => {
+    const influx = await startInflux();
+    const spool = new MemorySpool();
+    influx.script([{ status: 503 }, 'hang']);
+    spool.add('urgent', makeLines(1));
+    startForwarder(spool, influx, { requestTimeoutMs: 60_000, batchPoints: 10 });
+    await until(() => influx.requests === 2);
+    for (let round = 0; round < 10; round += 1) {
+      addBlock(spool, makeLines(10));
+      spool.add('fresh', makeLines(10));
+      spool.add('urgent', makeLines(1));
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    expect(influx.requests).toBe(2);
   });
 
   test.each([
