@@ -184,7 +184,9 @@ export class ControlSocket {
         socket.resume();
       });
     };
+    let isRefused = false;
     socket.on('data', (chunk) => {
+      if (isRefused) return;
       let rest: Buffer = chunk;
       for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
         const line = Buffer.concat([...waiting, rest.subarray(0, end)]);
@@ -197,6 +199,7 @@ export class ControlSocket {
       if (rest.length > 0) waiting.push(rest);
       waitingBytes += rest.length;
       if (waitingBytes <= this.#requestBytesMax) return;
+      isRefused = true;
       waiting = [];
       const text = `a request has at most ${this.#requestBytesMax} bytes`;
       socket.end(`${refusalLine('REQUEST_TOO_LARGE', text)}\n`, () => socket.destroy());
