@@ -4,7 +4,21 @@ import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { generate, type IConnectPacket, type Packet, parser } from 'mqtt-packet';
 
-export type WirePacket = Packet & Record<string, any>;
+/** Whatever fields its kind of packet has. */
+export interface WirePacket {
+  readonly cmd: string;
+  readonly messageId?: number;
+  readonly returnCode?: number;
+  readonly reasonCode?: number;
+  readonly sessionPresent?: boolean;
+  readonly granted?: readonly number[];
+  readonly topic?: string;
+  readonly payload?: Buffer;
+  readonly qos?: number;
+  readonly retain?: boolean;
+  readonly dup?: boolean;
+  readonly properties?: Readonly<Record<string, unknown>>;
+}
 
 export class Wire {
   readonly stream: Duplex;
@@ -18,7 +32,7 @@ export class Wire {
     this.version = version;
     const parse = parser({ protocolVersion: version });
     parse.on('packet', (packet) => {
-      this.packets.push(packet as WirePacket);
+      this.packets.push(packet as unknown as WirePacket);
       this.#wake();
     });
     parse.on('error', () => stream.destroy());
