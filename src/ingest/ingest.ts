@@ -153,7 +153,15 @@ export class Ingest {
       if (sample.fault !== undefined) this.#refuse(work, message, sample, sample.fault);
       else this.#encode(work, message, point);
     }
-    await this.#store(message, work, identity);
+    const stored = this.#store(message, work, identity);
+    if (identity === undefined) return stored;
+    const { deviceId } = message;
+    this.#seen.awaitWith(deviceId, identity.boot, identity.seq, stored);
+    try {
+      await stored;
+    } finally {
+      this.#seen.settled(deviceId, identity.boot, identity.seq);
+    }
   };
 
   /** The registry entry changed: the next point carries the new tags. */
@@ -300,18 +308,13 @@ export class Ingest {
     const state: StateWrite[] = marks.length === 0 ? pins : [...pins, ...marks];
     const append: Append = { class: classOf[message.channel], lines: work.lines, points: work.points };
     try {
-      const durable = this.#options.appender.append(state.length === 0 ? append : { ...append, state });
-      if (identity !== undefined) {
-        this.#seen.awaitWith(message.deviceId, identity.boot, identity.seq, durable);
-      }
-      await durable;
+      await this.#options.appender.append(state.length === 0 ? append : { ...append, state });
     } catch (error) {
       this.#types.restore(pins);
       if (identity !== undefined) this.#unmark(message.deviceId, identity, error);
       throw error;
     }
     this.#points += work.points;
-    if (identity !== undefined) this.#seen.settled(message.deviceId, identity.boot, identity.seq);
   }
 
   /** A later append of the device may have written this message as seen; that must not outlive a restart. */

@@ -73,7 +73,7 @@ export class Seen {
     return writes;
   }
 
-  /** Copies that come from now on wait for this promise. */
+  /** Copies that come from now on wait for this promise, until it is settled. */
   awaitWith(deviceId: string, boot: string, seq: number, durable: Promise<void>): void {
     this.#devices.get(deviceId)?.get(boot)?.inFlight.set(seq, durable);
   }

@@ -9,7 +9,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import type { Log } from './log.ts';
 
 export interface SdNotifyOptions {
-  /** `NOTIFY_SOCKET` and `WATCHDOG_USEC` are read from it. */
+  /** `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `PATH` are read from it. */
   readonly environment: NodeJS.ProcessEnv;
   /** The watchdog is fed only while this is true: what hangs for good is restarted by systemd. */
   readonly isHealthy: () => boolean;
@@ -22,7 +22,9 @@ const defaults = { deliveryMsMax: 500 } as const;
 
 // `read -r` and the quotes keep every byte of the line one argument. `--no-block` is not used: systemd can tell
 // whom a message is from only while its sender still lives, and the tool waits for just that.
-const courier = 'while IFS= read -r line; do systemd-notify "$line" || :; done';
+const courier =
+  'command -v systemd-notify >/dev/null || exit 127; ' +
+  'while IFS= read -r line; do systemd-notify "$line" || :; done';
 
 export class SdNotify {
   readonly #options: SdNotifyOptions;
@@ -91,7 +93,7 @@ export class SdNotify {
 
   #startCourier(socket: string): ChildProcess {
     const child = spawn('/bin/sh', ['-c', courier], {
-      env: { PATH: '/usr/bin:/bin', NOTIFY_SOCKET: socket },
+      env: { PATH: this.#options.environment.PATH ?? '/usr/bin:/bin', NOTIFY_SOCKET: socket },
       stdio: ['pipe', 'ignore', 'ignore'],
     });
     child.unref();
@@ -99,9 +101,15 @@ export class SdNotify {
       this.#failed = true;
       this.#options.log.error({ event: 'sd_notify_failed', err: error }, 'Cannot reach systemd');
     });
-    child.once('exit', () => {
+    child.once('exit', (status) => {
       // Killed from outside: the next order starts another.
       if (this.#courier === child) this.#courier = undefined;
+      if (status !== 127) return;
+      this.#failed = true;
+      this.#options.log.error(
+        { event: 'sd_notify_failed' },
+        'Cannot reach systemd: the command systemd-notify is missing',
+      );
     });
     // EPIPE of a courier that died; its exit is handled above.
     child.stdin?.on('error', () => undefined);

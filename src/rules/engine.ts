@@ -1,6 +1,6 @@
 // Runs every rule over every point and keeps their state, one per device and rule. Synchronous and in memory:
-// it stands before the journal on the alarm's way. Bounded: beyond the limit the longest unheard device that no
-// rule is holding gives way, counted. Does not persist: the alarm board does, and nodes repeat themselves.
+// it stands before the journal on the alarm's way. Bounded: beyond the limit the longest known device that the
+// rule is not holding gives way, counted. Does not persist: the alarm board does, and nodes repeat themselves.
 
 import type { Condition } from '../model/alarm.ts';
 import type { Point } from '../model/point.ts';
@@ -50,9 +50,7 @@ function watch<State>(rule: Rule<State>, devicesMax: number): Watch {
       const before = states.get(deviceId);
       const step = rule.observe(before, point, deviceId, now);
       if (step === undefined) return;
-      // Put last again, so that the map stays in order of being heard.
-      if (before !== undefined) states.delete(deviceId);
-      else makeRoom();
+      if (before === undefined) makeRoom();
       states.set(deviceId, step.state);
       found.push(...step.conditions);
     },

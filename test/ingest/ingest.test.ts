@@ -141,6 +141,24 @@ test('a copy is not acknowledged before the first one is durable', async () => {
   expect(journal.points()).toHaveLength(1);
 });
 
+test('a copy is not acknowledged before the dead letters of the first one are durable', async () => {
+  let keep = () => {};
+  const kept = new Promise<void>((resolve) => {
+    keep = resolve;
+  });
+  const { ingest } = await opened({ deadLetters: { add: () => kept } });
+  await ingest.take(message('{"v":1}'));
+  const answered: string[] = [];
+  const first = ingest.take(message('{"v":"x","w":1,"boot":"b","seq":1}')).then(() => answered.push('first'));
+  await new Promise((resolve) => setImmediate(resolve));
+  const copy = ingest.take(message('{"v":"x","w":1,"boot":"b","seq":1}')).then(() => answered.push('copy'));
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(answered).toEqual([]);
+  keep();
+  await Promise.all([first, copy]);
+  expect(answered).toHaveLength(2);
+});
+
 test('a message that could not be stored is new when it is sent again, and so is its copy', async () => {
   const { ingest, journal } = await opened();
   journal.failWith = full;

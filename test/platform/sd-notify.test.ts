@@ -60,7 +60,7 @@ test.skipIf(!hasSystemd)(
     const { socket, received } = await systemd();
     let isHealthy = true;
     const notify = SdNotify.open({
-      environment: { NOTIFY_SOCKET: socket, WATCHDOG_USEC: '100000' },
+      environment: { ...process.env, NOTIFY_SOCKET: socket, WATCHDOG_USEC: '100000' },
       isHealthy: () => isHealthy,
       log,
     });
@@ -83,4 +83,19 @@ test('outside systemd nothing happens', async () => {
   notify.ready('up');
   notify.status('still up');
   await notify.stopping();
+});
+
+test('where systemd-notify is missing the log says so, once', async () => {
+  const lines: string[] = [];
+  const notify = SdNotify.open({
+    environment: { NOTIFY_SOCKET: '/nowhere', PATH: tempFolder() },
+    isHealthy: () => true,
+    log: pino({ level: 'error' }, { write: (line: string) => void lines.push(line) }),
+  });
+  notify.ready('up');
+  await until(() => lines.length > 0);
+  notify.status('still up');
+  await notify.stopping();
+  expect(lines).toHaveLength(1);
+  expect(lines[0]).toContain('systemd-notify is missing');
 });
