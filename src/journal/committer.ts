@@ -10,6 +10,7 @@ import {
   type FrameHeader,
   headerBytes,
   keyBytesMax,
+  type PerClass,
   padded,
   putStateWrite,
   sealFrame,
@@ -37,11 +38,11 @@ export interface CommitterOptions {
   readonly points: number;
   readonly monotonicMs: () => number;
   readonly journalMs: () => number;
-  /** The newest frame with lines, and the watermark, as they were found. */
+  /** The newest frame with lines, and the watermarks, as they were found. */
   readonly lastLinesSequence: number;
-  readonly lastWatermark: number;
-  /** Lowest sequence with lines that are not gone; undefined if there is none. */
-  readonly watermark: () => number | undefined;
+  readonly lastWatermarks: PerClass;
+  /** By class the lowest sequence with lines that are not gone; `none` if there are none. */
+  readonly watermarks: (none: number) => PerClass;
   /** A frame is durable at the position. Called before its appends resolve. */
   readonly onFrame: (header: FrameHeader, position: number) => void;
   /** A commit ended, well or not: the place for what is done once a commit. */
@@ -125,7 +126,7 @@ export class Committer implements Appender {
   #refusedFailed = 0;
   #syncSumMs = 0;
   #lastLinesSequence: number;
-  #writtenWatermark: number;
+  #writtenWatermarks: PerClass;
 
   constructor(options: CommitterOptions) {
     this.#options = options;
@@ -135,7 +136,7 @@ export class Committer implements Appender {
     this.#committedSequence = options.lastSequence;
     this.#pointsBefore = options.points;
     this.#lastLinesSequence = options.lastLinesSequence;
-    this.#writtenWatermark = options.lastWatermark;
+    this.#writtenWatermarks = options.lastWatermarks;
   }
 
   get pendingBytes(): number {
@@ -242,8 +243,8 @@ export class Committer implements Appender {
         this.#rejectEntry(entry, new GatewayError('JOURNAL_CLOSED', 'the journal is closed'));
     }
     this.#queue = [];
-    const watermark = this.#options.watermark() ?? this.#lastLinesSequence + 1;
-    if (this.#lastLinesSequence === 0 || watermark <= this.#writtenWatermark) return;
+    const watermarks = this.#options.watermarks(this.#lastLinesSequence + 1);
+    if (watermarks.every((watermark, index) => watermark <= (this.#writtenWatermarks[index] ?? 0))) return;
     if (!this.#ring.claim(padded(headerBytes), true)) return;
     await this.#write([this.#encode([], 0)]).catch(() => undefined);
   }
@@ -433,7 +434,7 @@ export class Committer implements Appender {
       segment: this.#ring.activeId,
       sequence,
       previous: this.#committedSequence,
-      watermark: this.#options.watermark() ?? sequence,
+      watermarks: this.#options.watermarks(sequence),
       floor: this.#ring.floor,
       pointsBefore: this.#pointsBefore,
       atMs: Math.floor(this.#options.journalMs()),
@@ -468,7 +469,7 @@ export class Committer implements Appender {
     this.#commits += 1;
     this.#frames += frames.length;
     this.#writtenBytes += end;
-    this.#writtenWatermark = last.header.watermark;
+    this.#writtenWatermarks = last.header.watermarks;
     for (const frame of frames) {
       if (frame.header.length > headerBytes + frame.header.stateBytes) {
         this.#lastLinesSequence = frame.header.sequence;

@@ -29,8 +29,8 @@ export interface FrameHeader {
   readonly sequence: number;
   /** Sequence of the committed frame before; tells a lost frame from one that never was. */
   readonly previous: number;
-  /** Frames below it are delivered or moved to blocks. */
-  readonly watermark: number;
+  /** Lines of the class in frames below it are delivered or moved to blocks. */
+  readonly watermarks: PerClass;
   /** Segments below it are free: their state is checkpointed. */
   readonly floor: number;
   /** Points in all committed frames before this one: says how many a gap swallowed. */
@@ -64,16 +64,16 @@ export function sealFrame(buffer: Buffer, at: number, header: FrameHeader): void
   put64(buffer, header.segment, at + 16);
   put64(buffer, header.sequence, at + 24);
   put64(buffer, header.previous, at + 32);
-  put64(buffer, header.watermark, at + 40);
-  put64(buffer, header.floor, at + 48);
-  put64(buffer, header.pointsBefore, at + 56);
-  put64(buffer, header.atMs, at + 64);
+  put64(buffer, header.floor, at + 40);
+  put64(buffer, header.pointsBefore, at + 48);
+  put64(buffer, header.atMs, at + 56);
   for (const index of [0, 1, 2] as const) {
-    buffer.writeUInt32LE(header.points[index], at + 72 + index * 8);
-    buffer.writeUInt32LE(header.bytes[index], at + 76 + index * 8);
+    put64(buffer, header.watermarks[index], at + 64 + index * 8);
+    buffer.writeUInt32LE(header.points[index], at + 88 + index * 8);
+    buffer.writeUInt32LE(header.bytes[index], at + 92 + index * 8);
   }
-  buffer.writeUInt32LE(header.stateWrites, at + 96);
-  buffer.writeUInt32LE(header.stateBytes, at + 100);
+  buffer.writeUInt32LE(header.stateWrites, at + 112);
+  buffer.writeUInt32LE(header.stateBytes, at + 116);
   buffer.fill(0, at + header.length, at + padded(header.length));
   buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, at + header.length)), at + 4);
 }
@@ -90,14 +90,14 @@ export function readFrame(buffer: Buffer, at: number): FrameHeader | undefined {
     segment: get64(buffer, at + 16),
     sequence: get64(buffer, at + 24),
     previous: get64(buffer, at + 32),
-    watermark: get64(buffer, at + 40),
-    floor: get64(buffer, at + 48),
-    pointsBefore: get64(buffer, at + 56),
-    atMs: get64(buffer, at + 64),
-    points: [word(72), word(80), word(88)],
-    bytes: [word(76), word(84), word(92)],
-    stateWrites: word(96),
-    stateBytes: word(100),
+    floor: get64(buffer, at + 40),
+    pointsBefore: get64(buffer, at + 48),
+    atMs: get64(buffer, at + 56),
+    watermarks: [get64(buffer, at + 64), get64(buffer, at + 72), get64(buffer, at + 80)],
+    points: [word(88), word(96), word(104)],
+    bytes: [word(92), word(100), word(108)],
+    stateWrites: word(112),
+    stateBytes: word(116),
   };
   const { bytes } = header;
   return headerBytes + bytes[0] + bytes[1] + bytes[2] + header.stateBytes === length ? header : undefined;
@@ -111,13 +111,6 @@ export function startsFrame(buffer: Buffer, at: number): boolean {
 /** The segment a frame that may be damaged claims to belong to. */
 export function claimedSegment(buffer: Buffer, at: number): number {
   return get64(buffer, at + 16);
-}
-
-/** Where a class's lines lie, counted from the frame's start. */
-export function linesOffset(header: FrameHeader, classIndex: 0 | 1 | 2): number {
-  if (classIndex === 0) return headerBytes;
-  if (classIndex === 1) return headerBytes + header.bytes[0];
-  return headerBytes + header.bytes[0] + header.bytes[1];
 }
 
 export function stateWriteBytes(write: StateWrite): number {

@@ -28,7 +28,7 @@ import type {
   StateWrite,
 } from './contract.ts';
 import { DeadLetterBox, type DeadLetterStats, type StoredLetter } from './dead-letters.ts';
-import { type FrameHeader, headerBytes } from './frame.ts';
+import { type FrameHeader, headerBytes, type PerClass } from './frame.ts';
 import { StateMap } from './hot-state.ts';
 import { Lane } from './lane.ts';
 import { appendBytesMaxOf, type Quarantined, Ring } from './ring.ts';
@@ -189,7 +189,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     monotonicMs: () => number;
     lastSequence: number;
     lastLinesSequence: number;
-    lastWatermark: number;
+    lastWatermarks: PerClass;
     points: number;
   }) {
     const { ring, state, options } = parts;
@@ -210,11 +210,11 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       retryMs: options.retryMs,
       lastSequence: parts.lastSequence,
       lastLinesSequence: parts.lastLinesSequence,
-      lastWatermark: parts.lastWatermark,
+      lastWatermarks: parts.lastWatermarks,
       points: parts.points,
       monotonicMs: parts.monotonicMs,
       journalMs: parts.journalMs,
-      watermark: () => this.#watermark(),
+      watermarks: (none) => [this.#watermark(0, none), this.#watermark(1, none), this.#watermark(2, none)],
       onFrame: (header, position) => {
         this.#lastSequence = header.sequence;
         this.#remember(ring.active, position, header, () => false);
@@ -274,13 +274,13 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         monotonicMs: () => clock.monotonicMs(),
         lastSequence: Math.max(recovered.lastSequence, newest.sequence),
         lastLinesSequence: withLines?.found.header.sequence ?? 0,
-        lastWatermark: recovered.watermark,
+        lastWatermarks: recovered.watermarks,
         points: recovered.points,
       });
       for (const { segment, found } of recovered.frames) {
         const { header, position } = found;
         journal.#remember(segment, position, header, (index) => {
-          return header.sequence < recovered.watermark || header.sequence <= blocks.toSequence(index);
+          return header.sequence < recovered.watermarks[index] || header.sequence <= blocks.toSequence(index);
         });
       }
       journal.#letters = await DeadLetterBox.open(journal, {
@@ -477,21 +477,23 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   #forget(section: Section): void {
     section.state = 'gone';
-    section.frame.left -= 1;
     this.#ringPoints[section.class] -= section.points;
     if (section.class === 2 && section.frame.sequence > this.#markSequence)
       this.#freshPoints -= section.points;
   }
 
-  #watermark(): number | undefined {
-    for (const segment of this.#ring.live()) {
-      const { frames } = segment;
-      while (segment.firstLeft < frames.length && frames[segment.firstLeft]?.left === 0)
-        segment.firstLeft += 1;
-      const frame = frames[segment.firstLeft];
-      if (frame !== undefined) return frame.sequence;
+  #watermark(index: ClassIndex, none: number): number {
+    for (const { frames, firstLeft } of this.#ring.live()) {
+      for (let at = firstLeft[index]; at < frames.length; at += 1) {
+        firstLeft[index] = at;
+        const frame = frames[at];
+        if (frame?.sections.some((section) => section.class === index && section.state !== 'gone')) {
+          return frame.sequence;
+        }
+      }
+      firstLeft[index] = frames.length;
     }
-    return undefined;
+    return none;
   }
 
   #hold(lane: LaneName, body: Buffer, encoding: Batch['encoding'], held: Held): Batch {

@@ -9,7 +9,7 @@ import type { Disk, DiskFile } from '../platform/disk.ts';
 import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { StateWrite } from './contract.ts';
-import { type FrameHeader, headerBytes, readFrame, readStateWrites } from './frame.ts';
+import { type FrameHeader, headerBytes, type PerClass, readFrame, readStateWrites } from './frame.ts';
 import { type FoundFrame, type Frame, type Scan, type Segment, scanSegment } from './segment.ts';
 
 export interface RingOptions {
@@ -34,7 +34,7 @@ export interface Recovered {
   readonly frames: readonly { readonly segment: Segment; readonly found: FoundFrame }[];
   readonly lastSequence: number;
   readonly points: number;
-  readonly watermark: number;
+  readonly watermarks: PerClass;
   readonly atMs: number;
 }
 
@@ -136,7 +136,7 @@ export class Ring {
     next.id = this.#lastId;
     next.end = 0;
     next.frames = [];
-    next.firstLeft = 0;
+    next.firstLeft.fill(0);
     this.#active = next;
     return true;
   }
@@ -203,7 +203,7 @@ export class Ring {
     assert(this.#used[0] === segment, 'BUG: only the oldest segment is recycled');
     this.#used.shift();
     segment.frames = [];
-    segment.firstLeft = 0;
+    segment.firstLeft.fill(0);
     if (!segment.suspect && segment.slot < this.slots) {
       this.#free.push(segment);
       return;
@@ -318,7 +318,7 @@ export class Ring {
       frames,
       lastSequence: newest?.sequence ?? 0,
       points,
-      watermark: newest?.watermark ?? 0,
+      watermarks: newest?.watermarks ?? [0, 0, 0],
       atMs: newest?.atMs ?? 0,
     };
   }
@@ -398,7 +398,7 @@ export class Ring {
 }
 
 function newSegment(slot: number, path: string, file: DiskFile): Segment {
-  return { slot, path, file, id: 0, end: 0, frames: [], firstLeft: 0, pins: 0, suspect: false };
+  return { slot, path, file, id: 0, end: 0, frames: [], firstLeft: [0, 0, 0], pins: 0, suspect: false };
 }
 
 function total(header: FrameHeader): number {

@@ -24,8 +24,6 @@ export interface Frame {
   readonly length: number;
   readonly atMs: number;
   readonly sections: readonly Section[];
-  /** Sections that are not gone. */
-  left: number;
 }
 
 export interface Segment {
@@ -37,8 +35,8 @@ export interface Segment {
   /** Where the next frame goes. */
   end: number;
   frames: Frame[];
-  /** Frames before this one have nothing left. */
-  firstLeft: number;
+  /** By class: frames before this one have nothing left of it. */
+  readonly firstLeft: [number, number, number];
   /** Reads under way; the file is not written over while there are any. */
   pins: number;
   /** A write or sync failed, or it has the wrong size: emptied, then made anew before it is used again. */
@@ -128,7 +126,6 @@ export function rememberFrame(
     length: header.length,
     atMs: header.atMs,
     sections,
-    left: 0,
   };
   let offset = header.length - header.stateBytes - header.bytes[0] - header.bytes[1] - header.bytes[2];
   for (const index of [0, 1, 2] as const) {
@@ -139,7 +136,6 @@ export function rememberFrame(
     }
     offset += bytes;
   }
-  frame.left = sections.length;
   segment.frames.push(frame);
   return frame;
 }
