@@ -25,14 +25,15 @@ test('a device that loses nothing needs a few bytes', () => {
 
 test('it behaves like a set of the last numbers, also after saving and loading', async () => {
   const step = fc.record({
-    verb: fc.constantFrom('add', 'add', 'add', 'remove', 'reload'),
-    seq: fc.oneof(fc.nat(40), fc.nat(3_000), fc.integer({ min: 1e9, max: 1e9 + 40 })),
+    verb: fc.constantFrom('add', 'add', 'remove', 'reload'),
+    seq: fc.oneof(fc.nat(10), fc.nat(3_000), fc.integer({ min: 1e9, max: 1e9 + 40 })),
   });
   await fc.assert(
     fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
       let window = new SequenceWindow();
       let model = new Set<number>();
       let highest = -1;
+      const touched = steps.flatMap(({ seq }) => [seq - 1, seq, seq + 1]);
       for (const { verb, seq } of steps) {
         if (verb === 'add') {
           window.add(seq);
@@ -47,7 +48,7 @@ test('it behaves like a set of the last numbers, also after saving and loading',
           window = loaded!;
         }
         model = new Set([...model].filter((one) => one > highest - windowSize));
-        for (const one of [...model, seq, seq + 1, seq - 1, highest]) {
+        for (const one of touched) {
           expect(window.has(one), `${one} after ${verb} ${seq}`).toBe(model.has(one));
         }
       }
