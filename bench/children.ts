@@ -1,13 +1,14 @@
 // Processes and folders a bench makes, and the promise that none of them outlives it. Also what the kernel says
 // about a process's memory. Not a supervisor: a child that ends early is an error of the bench.
 
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { commandPath } from '../test/support/debian.ts';
 
 const children = new Set<ChildProcess>();
 const cleanups = new Set<() => void>();
@@ -68,7 +69,10 @@ export interface Child {
 }
 
 export function startChild(command: string, args: readonly string[], options: SpawnOptions = {}): Child {
-  const started = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  const started = spawn(commandPath(command) ?? command, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...options,
+  });
   children.add(started);
   let output = '';
   const keep = (chunk: Buffer): void => {
@@ -121,6 +125,11 @@ export async function runCommand(
     throw new Error(`${command} ${args.join(' ')} failed (${child.process.exitCode}): ${child.lastOutput()}`);
   }
   return stdout;
+}
+
+/** Runs a short command and says whether it succeeded; for cleaning up, where nothing may be awaited. */
+export function succeeds(command: string, ...args: readonly string[]): boolean {
+  return spawnSync(commandPath(command) ?? command, args, { stdio: 'ignore' }).status === 0;
 }
 
 /** Polls until `probe` answers something; `child`, if given, must live on meanwhile. */

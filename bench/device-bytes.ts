@@ -2,14 +2,13 @@
 // lies on a fresh ext4 of its own (an image on a loop device). Counts everything the gateway writes meanwhile, and
 // the file system's own journal; that is what wears a card out.
 
-import { spawnSync } from 'node:child_process';
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { argv } from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { commandPath } from '../test/support/debian.ts';
-import { atExit, runCommand, temporaryFolder } from './children.ts';
+import { atExit, runCommand, succeeds, temporaryFolder } from './children.ts';
 import { type Goal, progress, type Section, sectionText, thousands } from './figures.ts';
 import { runLoad } from './mqtt-load.ts';
 import { deadUplink, gatewayMissing, startGateway } from './peers/iotflow.ts';
@@ -46,7 +45,7 @@ function deviceMissing(): string | undefined {
   ] as const) {
     if (commandPath(command) === undefined) return `Debian package ${debianPackage}`;
   }
-  return spawnSync('losetup', ['--find']).status === 0 ? undefined : 'a free loop device';
+  return succeeds('losetup', '--find') ? undefined : 'a free loop device';
 }
 
 export async function measureDeviceBytes(): Promise<Section> {
@@ -117,11 +116,11 @@ async function mountImage(folder: string): Promise<{ mount: string; device: stri
   // Without lazy initialisation: else the kernel writes inode tables in the background and we would count them.
   await runCommand('mkfs.ext4', ['-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0', image]);
   const device = (await runCommand('losetup', ['--find', '--show', image])).trim();
-  const detach = atExit(() => void spawnSync('losetup', ['--detach', device]));
+  const detach = atExit(() => void succeeds('losetup', '--detach', device));
   const mount = join(folder, 'card');
   mkdirSync(mount);
   await runCommand('mount', ['-o', 'noatime', device, mount]);
-  const umount = atExit(() => void spawnSync('umount', [mount]));
+  const umount = atExit(() => void succeeds('umount', mount));
   return {
     mount,
     device,

@@ -1,7 +1,6 @@
 // This gateway, run as a user runs it: the built program, a config file, devices made with its own command.
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import {
@@ -155,18 +154,6 @@ function operate(
       else reject(new Error(`${operation}: ${JSON.stringify(parsed.error)}`));
     });
     socket.write(`${JSON.stringify({ operation, args })}\n`);
-  });
-}
-
-/** Whether the HTTP side answers at all; for figures that need no metric by name. */
-export function isHealthy(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const asked = request({ host: '127.0.0.1', port, path: '/health' }, (answer) => {
-      answer.resume();
-      resolve(answer.statusCode === 200);
-    });
-    asked.on('error', () => resolve(false));
-    asked.end();
   });
 }
 

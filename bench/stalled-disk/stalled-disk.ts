@@ -1,11 +1,18 @@
 // Mounts the stalling disk for a bench. Compiled on the spot, because it is twenty lines of C for a kernel interface
 // Node does not have; skipped by name where its parts are missing.
 
-import { spawnSync } from 'node:child_process';
 import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { commandPath } from '../../test/support/debian.ts';
-import { atExit, repositoryRoot, runCommand, startChild, temporaryFolder, waitFor } from '../children.ts';
+import {
+  atExit,
+  repositoryRoot,
+  runCommand,
+  startChild,
+  succeeds,
+  temporaryFolder,
+  waitFor,
+} from '../children.ts';
 
 export interface StalledDisk {
   /** The mount: what lies here is on the disk that can stall. */
@@ -25,7 +32,7 @@ export function stalledDiskMissing(): string | undefined {
   ] as const) {
     if (commandPath(command) === undefined) return `Debian package ${debianPackage}`;
   }
-  if (spawnSync('pkg-config', ['--exists', 'fuse3']).status !== 0) return 'Debian package libfuse3-dev';
+  if (!succeeds('pkg-config', '--exists', 'fuse3')) return 'Debian package libfuse3-dev';
   try {
     accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
   } catch {
@@ -50,7 +57,7 @@ export async function mountStalledDisk(): Promise<StalledDisk> {
   await runCommand('gcc', ['-O2', '-Wall', source, '-o', program, ...flags]);
   const child = startChild(program, [backing, control, folder, '-f']);
   // Killed with the bench, its mount would stay behind as a dead folder.
-  const lazily = atExit(() => void spawnSync('fusermount3', ['-u', '-z', folder]));
+  const lazily = atExit(() => void succeeds('fusermount3', '-u', '-z', folder));
   await waitFor('the mount', () => isMounted(folder), { child, timeoutMs: 10_000 });
   return {
     folder,
@@ -65,6 +72,5 @@ export async function mountStalledDisk(): Promise<StalledDisk> {
 }
 
 function isMounted(folder: string): true | undefined {
-  const mounted = spawnSync('findmnt', ['--noheadings', folder]).status === 0;
-  return mounted ? true : undefined;
+  return succeeds('findmnt', folder) ? true : undefined;
 }
