@@ -379,7 +379,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   release(batch: Batch): void {
     const held = this.#unhold(batch);
     for (const section of held.sections) if (section.state === 'held') section.state = 'waiting';
-    for (const lane of Object.values(this.#lanes)) lane.rewind();
+    this.#rewind();
     for (const block of held.blocks) this.#blocks.release(block);
     this.#listener?.();
   }
@@ -504,6 +504,10 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     return batch;
   }
 
+  #rewind(): void {
+    for (const lane of Object.values(this.#lanes)) lane.rewind();
+  }
+
   #unhold(batch: Batch): Held {
     const held = this.#held.get(batch);
     assert(held !== undefined, 'BUG: a batch that is not held');
@@ -525,7 +529,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         }
       } catch (error) {
         for (const section of wanted) if (section.state === 'held') section.state = 'waiting';
-        for (const other of Object.values(this.#lanes)) other.rewind();
+        this.#rewind();
         throw error;
       }
       if (lines.length > 0)
@@ -666,7 +670,16 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       );
       for (const chunk of chunks(left, this.#options.blockPoints)) {
         if (this.#closing !== undefined) return;
-        await this.#spillChunk(index, chunk);
+        // Not handed out meanwhile: it would be sent twice.
+        for (const section of chunk) if (section.state === 'waiting') section.state = 'moving';
+        try {
+          await this.#spillChunk(index, chunk);
+        } catch (error) {
+          for (const section of chunk) if (section.state === 'moving') section.state = 'waiting';
+          this.#rewind();
+          throw error;
+        }
+        this.#listener?.();
       }
     }
     await this.#state.checkpoint();
@@ -703,7 +716,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     };
     await this.#blocks.put(index, header, body);
     // Sections in a batch that is held go too: if it is released they are taken from the block, and if it is
-    // accepted the block sends them once more, which is harmless; waiting for the uplink here would not be.
+    // accepted now the block sends them once more, which is harmless; waiting for the uplink here would not be.
     for (const section of kept) if (section.state !== 'gone') this.#forget(section);
     this.#spilledPoints += points;
     this.#spilledBlocks += 1;

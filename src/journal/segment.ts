@@ -12,8 +12,8 @@ export interface Section {
   readonly bytes: number;
   /** Bytes from the frame's start to the first line. */
   readonly offset: number;
-  /** `gone`: delivered, buried, moved to a block or lost. */
-  state: 'waiting' | 'held' | 'gone';
+  /** `moving`: being made into a block; `gone`: delivered, buried, moved to a block or lost. */
+  state: 'waiting' | 'held' | 'moving' | 'gone';
 }
 
 /** What is remembered of a frame; its lines stay on the disk. */

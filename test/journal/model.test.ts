@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Batch, Lane } from '../../src/journal/contract.ts';
-import { idsOf, line, type OpenJournal, openJournal } from '../support/journal.ts';
+import { idsOf, line, type OpenJournal, openJournal, spilled } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
 
 // The plain model: which ids wait, which are held, what the state is.
@@ -135,6 +135,7 @@ async function run(steps: readonly Step[]): Promise<void> {
       journal.release(batch);
       for (const id of ids) if (!accepted.has(id)) model.waiting.set(id, 'telemetry');
     }
+    await spilled(journal);
     const left = new Set<number>();
     for (const lane of ['urgent', 'backlog', 'fresh'] as const) {
       for (let batch = await journal.take(lane, 100); batch; batch = await journal.take(lane, 100)) {
