@@ -148,6 +148,17 @@ describe('Forwarder', () => {
     expect(influx.requests).toBe(2);
   });
 
+  test('what failed is not sent again before its time', async () => {
+    const influx = await startInflux();
+    const spool = new MemorySpool();
+    influx.script([{ status: 503, headers: { 'retry-after': '3600' } }]);
+    addBlock(spool, makeLines(10));
+    const forwarder = startForwarder(spool, influx);
+    await until(() => forwarder.stats().state === 'retrying');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(influx.requests).toBe(1);
+  });
+
   test.each([
     ['429 with Retry-After', { status: 429, headers: { 'retry-after': '0' } }],
     ['503', { status: 503 }],
