@@ -154,11 +154,19 @@ export function adoptClient(
   };
 }
 
-/** Puts `inspect` between the socket and aedes' parser; what it returns is what the parser sees. */
-export function inspectReads(connection: Duplex, inspect: (chunk: Buffer) => Buffer | null): void {
+/**
+ * Puts `inspect` between the socket and aedes' parser; what it returns is what the parser sees. While `isSated`,
+ * nothing is taken from the socket, whose sender is then held by TCP.
+ */
+export function inspectReads(
+  connection: Duplex,
+  isSated: () => boolean,
+  inspect: (chunk: Buffer) => Buffer | null,
+): void {
   const read = connection.read.bind(connection);
-  connection.read = (size?: number) => {
-    const chunk: unknown = read(size);
+  connection.read = (size?: number | null) => {
+    if (size === null && isSated()) return null;
+    const chunk: unknown = read(size ?? undefined);
     return Buffer.isBuffer(chunk) ? inspect(chunk) : chunk;
   };
 }

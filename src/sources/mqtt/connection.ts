@@ -38,6 +38,11 @@ export interface Connection {
   /** QoS 2 packet ids of a connection without a session. */
   readonly incoming: Set<number>;
   readonly pending: Pending[];
+  /** Payload bytes of publishes that wait, QoS 0 included. */
+  waitingBytes: number;
+  waiting: number;
+  /** QoS 0 publishes held to the sink's pace. */
+  slowed: number;
   readonly acknowledged: AcknowledgedRing;
 }
 
@@ -61,6 +66,9 @@ export function newConnection(
     inFlight: new Set(),
     incoming: new Set(),
     pending: [],
+    waitingBytes: 0,
+    waiting: 0,
+    slowed: 0,
     acknowledged: { ids: new Uint16Array(ringSize), lengths: new Uint32Array(ringSize), next: 0 },
   };
 }

@@ -42,6 +42,9 @@ type Done = (error?: Error | null) => void;
 
 const firstRetryMs = 100;
 const lastRetryMs = 2000;
+/** Publishes of one connection that may wait for the disk before its reading pauses: several commits' worth. */
+const waitingMax = 1024;
+const waitingBytesMax = 256 * 1024;
 const quotaExceeded = 0x97;
 const implementationSpecificError = 0x83;
 const receiveMaximumExceeded = 0x93;
@@ -159,7 +162,11 @@ export class Intake {
       return;
     }
     // QoS 0 knows no acknowledgement to hold back; not reading on is what slows its publisher down.
+    wait(connection, packet, 1);
+    connection.slowed += 1;
     stored.catch(lost).finally(() => {
+      wait(connection, packet, -1);
+      connection.slowed -= 1;
       keepAwake(connection.client);
       done();
     });
@@ -187,6 +194,7 @@ export class Intake {
     const pending: Pending = { packet, done, sinceMs, prepared, settled: false };
     connection.inFlight.add(messageId);
     connection.pending.push(pending);
+    wait(connection, packet, 1);
     this.#pending += 1;
     const work = this.#delivery(account, target, packet, connection.readMs);
     const attempt = retriable(work, sessionLog, writes);
@@ -227,6 +235,7 @@ export class Intake {
     const { pending, client, inFlight } = connection;
     for (let head = pending[0]; head?.settled === true; head = pending[0]) {
       pending.shift();
+      wait(connection, head.packet, -1);
       this.#pending -= 1;
       inFlight.delete(head.packet.messageId ?? 0);
       rememberAcknowledged(connection, head.packet);
@@ -331,6 +340,20 @@ export class Intake {
       }
     };
   }
+}
+
+/**
+ * Whether nothing more is to be read from the connection for now. aedes alone would read one more chunk for each
+ * that arrives while a single publish waits. When a publish ends, aedes reads on by itself.
+ */
+export function isSated(connection: Connection): boolean {
+  if (connection.slowed > 0) return true;
+  return connection.waiting >= waitingMax || connection.waitingBytes >= waitingBytesMax;
+}
+
+function wait(connection: Connection, packet: BrokerPacket, change: 1 | -1): void {
+  connection.waiting += change;
+  connection.waitingBytes += change * packet.payload.length;
 }
 
 /** Runs both parts in the same tick; a repetition runs only what failed. */

@@ -180,7 +180,8 @@ function notBefore(nowMs: number): Date {
 }
 
 async function loadX509() {
-  // @peculiar/x509 needs the Reflect metadata API to be there first.
+  // @peculiar/x509 wants the Reflect metadata API to be there first.
+  await import('reflect-metadata');
   const x509 = await import('@peculiar/x509');
   x509.cryptoProvider.set(webcrypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0]);
   return x509;

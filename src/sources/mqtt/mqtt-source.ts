@@ -26,7 +26,7 @@ import {
   openBroker,
 } from './broker-internals.ts';
 import { type Connection, incomingOf, newConnection } from './connection.ts';
-import { type CommandHandler, Intake } from './intake.ts';
+import { type CommandHandler, Intake, isSated } from './intake.ts';
 import { defaultLimits, type MqttLimits } from './limits.ts';
 import { type Listeners, openListeners, type Ports } from './listeners.ts';
 import { openLocalCa } from './local-ca.ts';
@@ -279,12 +279,16 @@ export class MqttSource {
       mayDeliver0: (packet) => this.#mayDeliver0(connection, packet),
       waitForDrain: (done) => outflow.waitForDrain(done),
     });
-    inspectReads(stream, (chunk) => {
-      connection.readMs = this.#options.clock.monotonicMs();
-      const good = guard.push(chunk);
-      if (guard.offence !== undefined) this.#refuse(connection, guard.offence);
-      return good ?? null;
-    });
+    inspectReads(
+      stream,
+      () => isSated(connection),
+      (chunk) => {
+        connection.readMs = this.#options.clock.monotonicMs();
+        const good = guard.push(chunk);
+        if (guard.offence !== undefined) this.#refuse(connection, guard.offence);
+        return good ?? null;
+      },
+    );
   }
 
   #disconnected(connection: Connection): void {

@@ -197,16 +197,14 @@ const goodPacket: fc.Arbitrary<Packet> = fc.oneof(
           retain: false,
         }) as Packet,
     ),
-  fc
-    .record({ messageId: packetId, topic: name, qos: fc.constantFrom(0, 1, 2) })
-    .map(
-      ({ messageId, topic, qos }) =>
-        ({
-          cmd: 'subscribe',
-          messageId,
-          subscriptions: [{ topic, qos, nl: false, rap: true, rh: 1 }],
-        }) as Packet,
-    ),
+  fc.record({ messageId: packetId, topic: name, qos: fc.constantFrom(0, 1, 2) }).map(
+    ({ messageId, topic, qos }) =>
+      ({
+        cmd: 'subscribe',
+        messageId,
+        subscriptions: [{ topic, qos, nl: false, rap: true, rh: 1 }],
+      }) as Packet,
+  ),
   fc
     .record({ messageId: packetId, topic: name })
     .map(({ messageId, topic }) => ({ cmd: 'unsubscribe', messageId, unsubscriptions: [topic] }) as Packet),
