@@ -1,3 +1,5 @@
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -5,7 +7,9 @@ import { Forwarder, type ForwarderOptions } from '../../src/forwarder/forwarder.
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { FakeInflux, type FakeInfluxOptions } from '../../src/simulator/influx.ts';
+import { openLocalCa } from '../../src/sources/mqtt/local-ca.ts';
 import { MemorySpool } from '../support/memory-spool.ts';
+import { tempFolder } from '../support/temp.ts';
 import { until } from '../support/until.ts';
 
 const token = 'very-secret-token';
@@ -354,6 +358,39 @@ describe('Forwarder', () => {
     await until(() => spool.total === 0);
     expect(influx.count).toBe(10);
     expect(spool.buried).toMatchObject([{ code: 'BLOCK_UNREADABLE', bytes: Buffer.from('not gzip at all') }]);
+  });
+
+  test('a server whose certificate nobody vouches for gets no point and no token', async () => {
+    // Issued by this gateway's own authority, which the outgoing side does not trust.
+    const { key, certificates } = await openLocalCa({
+      folder: tempFolder(),
+      names: ['127.0.0.1'],
+      clock: systemClock(),
+      log: createLog('silent'),
+    });
+    let requests = 0;
+    const server = createServer({ cert: certificates, key }, (_request, response) => {
+      requests += 1;
+      response.writeHead(204).end();
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const spool = new MemorySpool();
+    spool.add('urgent', makeLines(5));
+    const forwarder = Forwarder.start({
+      spool,
+      target: { url: `https://127.0.0.1:${port}`, token, org: 'home', bucket: 'water' },
+      clock: systemClock(),
+      random: Math.random,
+      log: createLog('silent'),
+      options: quick,
+    });
+    open.forwarder = forwarder;
+    await until(() => forwarder.stats().failures >= 2);
+    expect(forwarder.stats().reason).toMatch(/certificate/);
+    expect([requests, spool.total]).toEqual([0, 5]);
+    await forwarder.close({ deadlineMs: 0 });
+    server.close();
   });
 
   test('closing lets requests under way finish', async () => {
