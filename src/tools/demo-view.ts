@@ -28,6 +28,8 @@ export interface DemoView {
   /** Something happened: shown in the story, and once as a line of its own without a terminal. */
   tell(elapsedMs: number, text: string): void;
   draw(figures: DemoFigures): void;
+  /** The buzzer's stand-in: the terminal's bell, about once a second. */
+  ring(): void;
   /** Leaves the terminal as it was. */
   close(): void;
 }
@@ -111,6 +113,7 @@ function fitted(line: string, columns: number): string {
 export function createDemoView(terminal: DemoTerminal): DemoView {
   const story: string[] = [];
   let lastLineMs = Number.NEGATIVE_INFINITY;
+  let lastBellMs = Number.NEGATIVE_INFINITY;
   if (terminal.isTerminal) terminal.write('\u001b[?25l\u001b[2J');
   return {
     tell(elapsedMs, text) {
@@ -128,6 +131,11 @@ export function createDemoView(terminal: DemoTerminal): DemoView {
       }
       const lines = screen(figures, story).map((line) => `${fitted(line, terminal.columns)}\u001b[K`);
       terminal.write(`\u001b[H${lines.join('\n')}\u001b[J`);
+    },
+    ring() {
+      if (!terminal.isTerminal || performance.now() - lastBellMs < 1000) return;
+      lastBellMs = performance.now();
+      terminal.write('\u0007');
     },
     close() {
       if (terminal.isTerminal) terminal.write('\u001b[?25h\n');

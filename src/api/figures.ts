@@ -1,0 +1,361 @@
+// What the gateway says about itself: every stage's figures, named for Prometheus, and judged for /health. Pure.
+// The list of metrics is this file. Labels are bounded: classes, lanes, codes of this house, never ids.
+
+import type { AlarmBoardStats, AlarmView } from '../alarms/board.ts';
+import type { ForwarderStats } from '../forwarder/forwarder.ts';
+import type { IngestStats } from '../ingest/ingest.ts';
+import type { JournalStats } from '../journal/journal.ts';
+import type { HistogramSnapshot } from '../platform/histogram.ts';
+import type { LedStats } from '../platform/led.ts';
+import type { LevelStoreStats } from '../platform/level-store.ts';
+import type { RegistryStats } from '../registry/registry.ts';
+import type { RulesStats } from '../rules/engine.ts';
+import type { HostHealthStats } from '../sources/host/host-health.ts';
+import type { MqttSource } from '../sources/mqtt/mqtt-source.ts';
+import type { Health, HealthReason } from './health.ts';
+import type { Labels, MetricFamily, Sample } from './metrics.ts';
+
+export interface GatewayFigures {
+  readonly version: string;
+  readonly gatewayId: string;
+  readonly uptimeMs: number;
+  readonly journal: JournalStats;
+  /** Upper bounds of `journal.syncCounts`. */
+  readonly syncBoundsMs: readonly number[];
+  readonly state: LevelStoreStats;
+  readonly ingest: IngestStats;
+  readonly forwarder: ForwarderStats;
+  readonly mqtt: ReturnType<MqttSource['stats']>;
+  readonly registry: RegistryStats;
+  readonly rules: RulesStats;
+  readonly alarms: AlarmBoardStats & { readonly list: readonly AlarmView[] };
+  /** Undefined where no buzzer is configured; null where it is and could not be opened. */
+  readonly buzzer: LedStats | null | undefined;
+  /** Undefined where host health is switched off. */
+  readonly host: HostHealthStats | undefined;
+}
+
+type Simple = 'counter' | 'gauge';
+
+function family(type: Simple, name: string, help: string, samples: readonly Sample[]): MetricFamily {
+  return { type, name: `iotflow_${name}`, help, samples };
+}
+
+function counter(name: string, help: string, value: number): MetricFamily {
+  return family('counter', name, help, [{ value }]);
+}
+
+function gauge(name: string, help: string, value: number): MetricFamily {
+  return family('gauge', name, help, [{ value }]);
+}
+
+/** One sample for each entry of a record; undefined values are left out. */
+function each(
+  label: string,
+  record: Readonly<Record<string, number | undefined>>,
+  labels: Labels = {},
+): Sample[] {
+  return Object.entries(record).flatMap(([key, value]) =>
+    value === undefined ? [] : [{ labels: { ...labels, [label]: key }, value }],
+  );
+}
+
+function histogram(name: string, help: string, snapshot: HistogramSnapshot): MetricFamily {
+  const { boundsMs, counts, sumMs } = snapshot;
+  return {
+    type: 'histogram',
+    name: `iotflow_${name}`,
+    help,
+    samples: [{ bounds: boundsMs.map((ms) => ms / 1000), counts, sum: sumMs / 1000 }],
+  };
+}
+
+function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): MetricFamily[] {
+  const { ring, blocks, dropped, quarantined } = journal;
+  const oldest = Object.entries(journal.oldestAgeMs);
+  return [
+    counter('journal_appended_points_total', 'Points made durable.', journal.points),
+    counter('journal_appended_bytes_total', 'Bytes of line protocol made durable.', journal.linesBytes),
+    counter('journal_commits_total', 'Group commits: one write and one fdatasync each.', journal.commits),
+    counter(
+      'journal_written_bytes_total',
+      'Bytes written to the ring, with headers and padding.',
+      journal.writtenBytes,
+    ),
+    counter('journal_failed_commits_total', 'Commits the disk failed.', journal.failedCommits),
+    family('counter', 'journal_refused_appends_total', 'Appends refused, so not acknowledged.', [
+      { labels: { reason: 'full' }, value: journal.refusedFull },
+      { labels: { reason: 'stalled' }, value: journal.refusedStalled },
+      { labels: { reason: 'failed' }, value: journal.refusedFailed },
+    ]),
+    {
+      type: 'histogram',
+      name: 'iotflow_journal_sync_seconds',
+      help: 'How long write and fdatasync of a commit took.',
+      samples: [
+        {
+          bounds: syncBoundsMs.map((ms) => ms / 1000),
+          counts: journal.syncCounts,
+          sum: journal.syncSumMs / 1000,
+        },
+      ],
+    },
+    gauge('journal_pending_bytes', 'Bytes accepted and not yet durable.', journal.pendingBytes),
+    family('gauge', 'journal_ring_segments', 'Segments of the write-ahead ring.', [
+      { labels: { state: 'used' }, value: ring.used },
+      { labels: { state: 'free' }, value: ring.free },
+      { labels: { state: 'missing' }, value: ring.missing },
+    ]),
+    family(
+      'gauge',
+      'journal_backlog_points',
+      'Points waiting for the uplink, by lane.',
+      each('lane', journal.pending),
+    ),
+    family(
+      'gauge',
+      'journal_backlog_oldest_age_seconds',
+      'How long the oldest waiting point has been waiting.',
+      oldest.flatMap(([name, ageMs]) =>
+        ageMs === undefined ? [] : [{ labels: { class: name }, value: ageMs / 1000 }],
+      ),
+    ),
+    family(
+      'gauge',
+      'journal_blocks_bytes',
+      'Bytes of LevelDB blocks.',
+      Object.entries(blocks).map(([name, { bytes }]) => ({ labels: { class: name }, value: bytes })),
+    ),
+    counter(
+      'journal_spilled_points_total',
+      'Points moved from the ring to LevelDB blocks.',
+      journal.spilledPoints,
+    ),
+    counter('journal_accepted_points_total', 'Points the uplink took.', journal.acceptedPoints),
+    family(
+      'counter',
+      'journal_dropped_points_total',
+      'Points given up, by class and reason.',
+      Object.entries(dropped).flatMap(([name, reasons]) => each('reason', reasons, { class: name })),
+    ),
+    counter('journal_quarantined_points_total', 'Points in damaged regions.', quarantined.points),
+    counter('journal_quarantined_bytes_total', 'Bytes of damaged regions.', quarantined.bytes),
+    counter('journal_torn_tails_total', 'Unfinished commits cut at start.', quarantined.tornTails),
+    counter('journal_lost_block_points_total', 'Points in blocks LevelDB lost.', journal.lostBlockPoints),
+    gauge('journal_hot_state_dirty_bytes', 'Hot state not yet checkpointed.', journal.hotState.dirtyBytes),
+    gauge('dead_letters', 'Dead letters kept.', journal.deadLetters.letters),
+    gauge('dead_letters_bytes', 'Bytes of dead letters kept.', journal.deadLetters.bytes),
+    counter(
+      'dead_letters_dropped_total',
+      'Dead letters that fell to their cap.',
+      journal.deadLetters.dropped,
+    ),
+    family('counter', 'store_damaged_values_total', 'Values left out because their checksum was wrong.', [
+      { labels: { store: 'state' }, value: state.damagedValues },
+      { labels: { store: 'blocks' }, value: journal.blockStore.damagedValues },
+    ]),
+    family('counter', 'store_write_errors_total', 'Writes LevelDB failed.', [
+      { labels: { store: 'state' }, value: state.writeErrors },
+      { labels: { store: 'blocks' }, value: journal.blockStore.writeErrors },
+    ]),
+  ];
+}
+
+function ingestFamilies({ ingest, rules }: GatewayFigures): MetricFamily[] {
+  return [
+    counter('ingest_messages_total', 'Messages from every source.', ingest.messages),
+    counter('ingest_points_total', 'Points made of them.', ingest.points),
+    counter('ingest_duplicates_total', 'Messages recognised as sent again.', ingest.duplicates),
+    family(
+      'counter',
+      'ingest_dead_letters_total',
+      'Messages or fields set aside.',
+      each('code', ingest.deadLetters),
+    ),
+    counter(
+      'ingest_times_replaced_total',
+      'Implausible timestamps replaced by the time of arrival.',
+      ingest.timesReplaced,
+    ),
+    counter('ingest_refused_total', 'Messages not taken for now.', ingest.refusedForNow),
+    gauge('ingest_field_types', 'Fields whose type is pinned.', ingest.fieldTypes),
+    gauge('ingest_in_flight', 'Messages waiting for durability.', ingest.inFlight),
+    counter('rules_points_total', 'Points the rules looked at.', rules.points),
+    counter('rules_conditions_total', 'Conditions raised or cleared.', rules.conditions),
+  ];
+}
+
+const uplinkStates = ['disabled', 'idle', 'sending', 'retrying', 'paused'] as const;
+
+function forwarderFamilies({ forwarder }: GatewayFigures): MetricFamily[] {
+  return [
+    family(
+      'gauge',
+      'uplink_state',
+      '1 for the state the uplink is in.',
+      uplinkStates.map((state) => ({ labels: { state }, value: forwarder.state === state ? 1 : 0 })),
+    ),
+    counter('uplink_accepted_points_total', 'Points InfluxDB took.', forwarder.acceptedPoints),
+    counter('uplink_buried_points_total', 'Points InfluxDB refused.', forwarder.buriedPoints),
+    counter('uplink_requests_total', 'Write requests.', forwarder.requests),
+    counter(
+      'uplink_isolation_requests_total',
+      'Requests that only served to find refused points.',
+      forwarder.isolationRequests,
+    ),
+    counter('uplink_failures_total', 'Requests that failed and are tried again.', forwarder.failures),
+    counter('uplink_sent_bytes_total', 'Bytes of request bodies.', forwarder.sentBytes),
+    gauge(
+      'uplink_fresh_lag_seconds',
+      'How long the oldest fresh point has been waiting.',
+      forwarder.freshLagMs / 1000,
+    ),
+  ];
+}
+
+function mqttFamilies({ mqtt }: GatewayFigures): MetricFamily[] {
+  return [
+    counter('mqtt_connections_total', 'Connections accepted.', mqtt.connections),
+    gauge('mqtt_sockets', 'Open sockets.', mqtt.sockets),
+    gauge(
+      'mqtt_unauthenticated_sockets',
+      'Open sockets that have not logged in.',
+      mqtt.unauthenticatedSockets,
+    ),
+    family('counter', 'mqtt_refused_total', 'What the broker refused, by kind.', [
+      { labels: { kind: 'socket' }, value: mqtt.refusedSockets },
+      { labels: { kind: 'login' }, value: mqtt.refusedLogins },
+      { labels: { kind: 'takeover' }, value: mqtt.refusedTakeovers },
+      { labels: { kind: 'subscription' }, value: mqtt.refusedSubscriptions },
+      { labels: { kind: 'publish' }, value: mqtt.refusedPublishes },
+      { labels: { kind: 'retained' }, value: mqtt.refusedRetained },
+      ...each('kind', mqtt.offences),
+    ]),
+    counter('mqtt_messages_total', 'Messages handed to ingest.', mqtt.messages),
+    counter('mqtt_duplicates_total', 'Copies that came while the first was being stored.', mqtt.duplicates),
+    counter(
+      'mqtt_held_acknowledgements_total',
+      'Acknowledgements that had to wait for the journal.',
+      mqtt.heldAcknowledgements,
+    ),
+    counter(
+      'mqtt_abandoned_acknowledgements_total',
+      'Connections closed because the journal took too long.',
+      mqtt.abandonedAcknowledgements,
+    ),
+    counter('mqtt_dropped_qos0_total', 'QoS 0 messages a slow subscriber missed.', mqtt.droppedQos0),
+    counter('mqtt_lost_qos0_total', 'QoS 0 messages that could not be stored.', mqtt.lostQos0),
+    counter(
+      'mqtt_slow_readers_cut_total',
+      'Subscribers disconnected because they did not read.',
+      mqtt.slowReadersCut,
+    ),
+    counter('mqtt_revoked_connections_total', 'Connections ended by a revoked key.', mqtt.revokedConnections),
+    gauge('mqtt_sessions', 'Persistent sessions.', mqtt.sessions),
+    gauge('mqtt_queued_messages', 'Messages queued for sessions.', mqtt.queuedMessages),
+    gauge('mqtt_queued_bytes', 'Bytes queued for sessions.', mqtt.queuedBytes),
+    gauge('mqtt_retained', 'Retained messages.', mqtt.retained),
+    gauge('mqtt_pending_acknowledgements', 'Publishes waiting for durability.', mqtt.pendingAcknowledgements),
+  ];
+}
+
+function alarmFamilies({ alarms, buzzer }: GatewayFigures): MetricFamily[] {
+  return [
+    family('gauge', 'alarms', 'Alarms that are not normal, by state.', each('state', alarms.states)),
+    counter('alarms_raised_total', 'Alarms raised.', alarms.raised),
+    gauge('alarm_sounding', '1 while an alarm is to be heard.', alarms.sound === 'off' ? 0 : 1),
+    gauge(
+      'alarm_buzzer_healthy',
+      '1 when a buzzer is there and its last write worked.',
+      buzzer?.healthy ? 1 : 0,
+    ),
+    histogram(
+      'alarm_latency_seconds',
+      'From the last byte of a message to the buzzer being on.',
+      alarms.latency,
+    ),
+    gauge('alarm_unsaved', 'Alarm facts not yet durable.', alarms.unsaved),
+  ];
+}
+
+/** Fields of `host_health` as gauges of the same name; flags become 0 and 1. */
+function hostFamilies({ host }: GatewayFigures): MetricFamily[] {
+  return Object.entries(host?.gauges ?? {}).map(([name, value]) =>
+    gauge(`host_${name.toLowerCase()}`, `Field ${name} of measurement host_health.`, Number(value)),
+  );
+}
+
+export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
+  const { version, gatewayId, uptimeMs, registry } = figures;
+  return [
+    family('gauge', 'build_info', 'Always 1; the labels say what runs.', [
+      { labels: { version, gateway: gatewayId }, value: 1 },
+    ]),
+    gauge('uptime_seconds', 'Since this process started.', uptimeMs / 1000),
+    gauge('devices', 'Devices in the registry.', registry.devices),
+    counter('devices_damaged_records_total', 'Registry records left out at start.', registry.damagedRecords),
+    ...journalFamilies(figures),
+    ...ingestFamilies(figures),
+    ...forwarderFamilies(figures),
+    ...mqttFamilies(figures),
+    ...alarmFamilies(figures),
+    ...hostFamilies(figures),
+  ];
+}
+
+/** Waiting bytes that tell of a disk which has stopped answering. */
+const stalledBytes = 1024 * 1024;
+
+/**
+ * Failing: readings are refused, or an alarm could not be heard. Anything else that a person should know is a
+ * reason of a gateway that is fine.
+ */
+export function healthOf(figures: GatewayFigures): Health {
+  const { journal, forwarder, alarms, buzzer, registry } = figures;
+  const failing: HealthReason[] = [];
+  const worth: HealthReason[] = [];
+  if (journal.isSpillFailing && journal.ring.free === 0) {
+    failing.push({ code: 'JOURNAL_FULL', message: 'There is no room left on disk: readings are refused.' });
+  } else if (journal.isSpillFailing) {
+    worth.push({ code: 'DISK_FAILING', message: 'The disk is full or failing; readings are still taken.' });
+  }
+  if (journal.pendingBytes > stalledBytes) {
+    failing.push({ code: 'JOURNAL_STALLED', message: 'The disk does not answer; acknowledgements wait.' });
+  }
+  if (buzzer === null || buzzer?.healthy === false) {
+    failing.push({ code: 'BUZZER_UNAVAILABLE', message: 'The buzzer cannot be reached: alarms are silent.' });
+  }
+  if (buzzer === undefined) {
+    worth.push({ code: 'BUZZER_NOT_CONFIGURED', message: 'No buzzer is configured (buzzer.led).' });
+  }
+  if (alarms.sound !== 'off') worth.push({ code: 'ALARM', message: 'An alarm is sounding.' });
+  if (forwarder.state === 'retrying') {
+    worth.push({
+      code: 'UPLINK_DOWN',
+      message: `InfluxDB cannot be reached: ${forwarder.reason ?? 'no answer'}. Nothing is lost, points wait.`,
+    });
+  }
+  if (forwarder.state === 'paused') {
+    worth.push({
+      code: 'UPLINK_PAUSED',
+      message: `InfluxDB refuses to write: ${forwarder.reason ?? 'unknown reason'}. Nothing is lost, points wait.`,
+    });
+  }
+  const { quarantined, deadLetters } = journal;
+  if (quarantined.segments > 0 || journal.lostBlockPoints > 0) {
+    worth.push({
+      code: 'DATA_DAMAGED',
+      message: `Damaged data was set aside: ${quarantined.points + journal.lostBlockPoints} points.`,
+    });
+  }
+  if (registry.damagedRecords > 0) {
+    worth.push({ code: 'REGISTRY_DAMAGED', message: 'Some devices could not be read and cannot connect.' });
+  }
+  if (deadLetters.letters > 0) {
+    worth.push({ code: 'DEAD_LETTERS', message: `${deadLetters.letters} readings could not be used.` });
+  }
+  const dropped = Object.values(journal.dropped).some(({ capacity, age }) => capacity + age > 0);
+  if (dropped)
+    worth.push({ code: 'POINTS_DROPPED', message: 'The journal is at its cap: the oldest points go.' });
+  return failing.length > 0 ? { ok: false, reasons: [...failing, ...worth] } : { ok: true, reasons: worth };
+}

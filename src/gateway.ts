@@ -1,0 +1,407 @@
+// The wiring, and nothing else:
+//
+//   sources ─▶ ingest ─▶ journal ─▶ forwarder ─▶ InfluxDB
+//                 └─▶ rules ─▶ alarms ─▶ buzzer
+//
+// Starts sinks first and sources last, so that nothing arrives before there is a place for it; stops in reverse,
+// with a deadline per stage. Deleting a feature is deleting its file and its lines here.
+
+import { randomBytes } from 'node:crypto';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { AlarmBoard, type AlarmChange } from './alarms/board.ts';
+import { buzzer } from './alarms/buzzer.ts';
+import { operations as alarmOperations } from './alarms/operations.ts';
+import { Api } from './api/api.ts';
+import { ControlSocket } from './api/control-socket.ts';
+import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts';
+import type { Health } from './api/health.ts';
+import { dataPaths } from './config/paths.ts';
+import type { Config } from './config/schema.ts';
+import { Forwarder } from './forwarder/forwarder.ts';
+import { Ingest } from './ingest/ingest.ts';
+import { syncBucketsMs } from './journal/committer.ts';
+import { Journal } from './journal/journal.ts';
+import { encodePoint } from './model/line-protocol.ts';
+import type { Message, Sink } from './model/message.ts';
+import type { FieldValue, Point } from './model/point.ts';
+import type { Clock } from './platform/clock.ts';
+import { type Disk, systemDisk } from './platform/disk.ts';
+import { GatewayError } from './platform/errors.ts';
+import { Led } from './platform/led.ts';
+import { LevelStore } from './platform/level-store.ts';
+import type { Log } from './platform/log.ts';
+import type { Operation, Operations } from './platform/operations.ts';
+import { operations as deviceOperations } from './registry/operations.ts';
+import { Registry } from './registry/registry.ts';
+import { Rules } from './rules/engine.ts';
+import { silenceRule } from './rules/silence.ts';
+import { wetRule } from './rules/wet.ts';
+import { HostHealth } from './sources/host/host-health.ts';
+import type { MqttLimits } from './sources/mqtt/limits.ts';
+import { MqttSource } from './sources/mqtt/mqtt-source.ts';
+
+/** The gateway's own points and messages carry this device id; the registry refuses it to others. */
+const gatewayDeviceId = 'gateway';
+
+const tickMs = 1000;
+
+// Longer than a stalled card recovers, shorter than systemd's patience (90 s).
+const stageDeadlineMs = 10_000;
+
+export interface GatewayParts {
+  readonly config: Config;
+  readonly clock: Clock;
+  /** Uniform in [0, 1), for jitter. */
+  readonly random: () => number;
+  readonly log: Log;
+  readonly version: string;
+  /** Where the journal writes; the real disk unless a test slows it down. */
+  readonly disk?: Disk;
+}
+
+export interface GatewayPorts {
+  readonly mqtt: number | undefined;
+  readonly mqtts: number | undefined;
+  readonly ws: number | undefined;
+  readonly http: number | undefined;
+}
+
+/** What is undone when the gateway stops, or when it cannot start; last in, first out. */
+type Undo = { readonly stage: string; readonly close: () => Promise<void> };
+
+export class Gateway {
+  readonly ports: GatewayPorts;
+  /** What an operator may ask; the control socket answers the same. */
+  readonly operations: Operations;
+  readonly #log: Log;
+  readonly #undo: readonly Undo[];
+  readonly #figures: () => GatewayFigures;
+  #closing: Promise<void> | undefined;
+
+  private constructor(parts: GatewayParts, started: Started, undo: readonly Undo[]) {
+    this.ports = started.ports;
+    this.operations = started.operations;
+    this.#figures = started.figures;
+    this.#log = parts.log;
+    this.#undo = undo;
+  }
+
+  /**
+   * Resolves when every listener is open and `<data_dir>/run/ports.json` is written.
+   * @throws GatewayError `STORE_LOCKED` when another gateway runs with the same data, and what else keeps a stage
+   * from starting; whatever had started is stopped again.
+   */
+  static async open(parts: GatewayParts): Promise<Gateway> {
+    const undo: Undo[] = [];
+    try {
+      return new Gateway(parts, await start(parts, undo), undo);
+    } catch (error) {
+      await unwind(undo, parts.log);
+      throw error;
+    }
+  }
+
+  health(): Health {
+    return healthOf(this.#figures());
+  }
+
+  figures(): GatewayFigures {
+    return this.#figures();
+  }
+
+  /** Stops in reverse order, each stage with a deadline. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= unwind(this.#undo, this.#log);
+    return this.#closing;
+  }
+}
+
+interface Started {
+  readonly ports: GatewayPorts;
+  readonly operations: Operations;
+  readonly figures: () => GatewayFigures;
+}
+
+async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
+  const { config, clock, random, log } = parts;
+  const stageLog = (stage: string) => log.child({ stage });
+  const onClose = (stage: string, close: () => Promise<void>) => undo.push({ stage, close });
+  const startedMs = clock.monotonicMs();
+  const paths = dataPaths(config.dataDir);
+
+  await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+  const state = await LevelStore.open(paths.state, { log: stageLog('state') });
+  onClose('state', () => state.close());
+  const journal = await Journal.open({
+    directory: join(config.dataDir, 'journal'),
+    store: state.room('hot'),
+    disk: parts.disk ?? systemDisk(),
+    clock,
+    log: stageLog('journal'),
+    options: {
+      ringSegments: config.journal.ringSegments,
+      maxBytes: config.journal.maxBytes,
+      maxAgeMs: config.journal.maxAgeDays * 86_400_000,
+      pendingBytesMax: config.journal.pendingBytesMax,
+      blockPoints: Math.min(config.influx.batchPoints, 5000),
+      deadLettersMax: config.deadLetters.max,
+      deadLetterBytesMax: config.deadLetters.maxBytes,
+    },
+  });
+  onClose('journal', () => journal.close());
+  const registry = await Registry.open({
+    store: state.room('registry'),
+    clock,
+    randomBytes,
+    devicesMax: config.registry.devicesMax,
+  });
+
+  const led = openLed(config, stageLog('buzzer'));
+  const board = await AlarmBoard.open({
+    hotState: journal,
+    annunciators: led ? [buzzer(led)] : [],
+    record: (change) => {
+      const line = encodePoint(alarmPoint(change, config.gatewayId));
+      return journal.append({ class: 'alarm', lines: `${line}\n`, points: 1 });
+    },
+    clock,
+    log: stageLog('alarms'),
+  });
+  onClose('alarms', () => board.close());
+  const rules = new Rules().add(wetRule()).add(silenceRule());
+  const now = () => ({ monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() });
+  const ticking = setInterval(() => {
+    board.apply(rules.tick(now()));
+    board.tick();
+  }, tickMs);
+  onClose('rules', async () => clearInterval(ticking));
+
+  const ingest = await Ingest.open({
+    appender: journal,
+    deadLetters: journal,
+    hotState: journal,
+    describe: (deviceId) => registry.get(deviceId),
+    gatewayId: config.gatewayId,
+    observe: (points, message) => board.apply(rules.observe(points, now()), message.receivedMonotonicMs),
+    clock,
+    log: stageLog('ingest'),
+  });
+  registry.onChange(({ deviceId }) => ingest.forget(deviceId));
+
+  const { influx } = config;
+  const forwarder = Forwarder.start({
+    spool: journal,
+    target:
+      influx.url === undefined
+        ? undefined
+        : { url: influx.url, token: influx.token, org: influx.org, bucket: influx.bucket },
+    clock,
+    random,
+    log: stageLog('forwarder'),
+    options: {
+      batchPoints: influx.batchPoints,
+      flushIntervalMs: influx.flushIntervalMs,
+      requestTimeoutMs: influx.timeoutMs,
+    },
+  });
+  onClose('forwarder', () => forwarder.close({ deadlineMs: stageDeadlineMs / 2 }));
+
+  const sink: Sink = (message) => {
+    registry.touch(message.deviceId, clock.wallMs(), clock.monotonicMs());
+    if (isAcknowledgement(message)) {
+      return Promise.all([board.acknowledge(undefined, message.deviceId), ingest.take(message)]).then(
+        () => undefined,
+      );
+    }
+    return ingest.take(message);
+  };
+
+  const mqtt = await MqttSource.open({
+    root: config.topicRoot,
+    dataDirectory: config.dataDir,
+    listen: {
+      host: config.mqtt.host,
+      port: config.mqtt.port,
+      tlsPort: config.mqtt.tls.port,
+      wsPort: config.mqtt.ws.port,
+      lanPlaintext: config.mqtt.lanPlaintext,
+    },
+    limits: mqttLimits(config),
+    credentials: registry,
+    sink,
+    sessionLog: journal,
+    isBehind: () => journal.pendingBytes > config.journal.pendingBytesMax / 4,
+    onCommand: async (kind, payload, by) => {
+      if (kind === 'acknowledge') await board.acknowledge(alarmIdIn(payload), by);
+      if (kind === 'silence') board.silence(by);
+    },
+    clock,
+    log: stageLog('mqtt'),
+  });
+  onClose('mqtt', () => mqtt.close());
+  board.onChange(() => {
+    const alarms = Buffer.from(JSON.stringify({ alarms: board.list() }));
+    void mqtt
+      .publish(`${config.topicRoot}/gateway/alarms`, alarms, { qos: 1, retain: true })
+      .catch(() => undefined);
+  });
+
+  const host = config.hostHealth.enabled
+    ? HostHealth.start({
+        sink,
+        gatewayDeviceId,
+        dataDirectory: config.dataDir,
+        intervalMs: config.hostHealth.intervalMs,
+        clock,
+        log: stageLog('host'),
+      })
+    : undefined;
+  if (host !== undefined) onClose('host', () => host.stop());
+
+  const figures = (): GatewayFigures => ({
+    version: parts.version,
+    gatewayId: config.gatewayId,
+    uptimeMs: clock.monotonicMs() - startedMs,
+    journal: journal.stats(),
+    syncBoundsMs: syncBucketsMs,
+    state: state.stats(),
+    ingest: ingest.stats(),
+    forwarder: forwarder.stats(),
+    mqtt: mqtt.stats(),
+    registry: registry.stats(),
+    rules: rules.stats(),
+    alarms: { ...board.stats(), list: board.list() },
+    buzzer: led === undefined ? undefined : (led?.stats() ?? null),
+    host: host?.stats(),
+  });
+  const api = config.http.enabled
+    ? await Api.open({
+        host: config.http.host,
+        port: config.http.port,
+        health: () => healthOf(figures()),
+        metrics: () => metricFamilies(figures()),
+        log: stageLog('api'),
+      })
+    : undefined;
+  if (api !== undefined) onClose('api', () => api.close());
+  const ports: GatewayPorts = { ...mqtt.ports, http: api?.port };
+
+  const status: Operation = async () => ({ health: healthOf(figures()), ports, figures: figures() });
+  const operations: Operations = new Map([
+    ...deviceOperations(registry),
+    ...alarmOperations(board),
+    ['gateway.status', status],
+  ]);
+  const control = await ControlSocket.open({
+    path: paths.controlSocket,
+    operations,
+    log: stageLog('control'),
+  });
+  onClose('control', () => control.close());
+
+  await writePorts(paths.portsFile, ports);
+  onClose('ports', () => rm(paths.portsFile, { force: true }));
+  return { ports, operations, figures };
+}
+
+/** Whole or not at all: whoever waits for the file may read it the moment it is there. */
+async function writePorts(file: string, ports: GatewayPorts): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  await writeFile(`${file}.new`, `${JSON.stringify(ports)}\n`, { mode: 0o600 });
+  await rename(`${file}.new`, file);
+}
+
+/** Undefined: none is configured. Null: it cannot be opened; the gateway goes on and /health says so. */
+function openLed(config: Config, log: Log): Led | null | undefined {
+  if (config.buzzer.led === undefined) return undefined;
+  try {
+    return Led.open({ directory: config.buzzer.led, log });
+  } catch (error) {
+    log.error({ event: 'buzzer_unavailable', err: error }, 'No buzzer: alarms are silent');
+    return null;
+  }
+}
+
+function mqttLimits({ mqtt }: Config): Partial<MqttLimits> {
+  return {
+    connectTimeoutMs: mqtt.connectTimeoutMs,
+    connectBytes: mqtt.connectBytesMax,
+    packetBytes: mqtt.packetBytesMax,
+    sockets: mqtt.connectionsMax,
+    socketsPerAddress: mqtt.connectionsPerAddressMax,
+    unauthenticated: mqtt.unauthenticatedMax,
+    topicLevels: mqtt.topicLevelsMax,
+    topicBytes: mqtt.topicBytesMax,
+    clientQueueBytes: mqtt.clientQueueBytesMax,
+    sessions: mqtt.sessionsMax,
+    sessionQueueMessages: mqtt.sessionQueueMessagesMax,
+    sessionQueueBytes: mqtt.sessionQueueBytesMax,
+    queueBytes: mqtt.sessionQueuesBytesMax,
+    retainedBytes: mqtt.retainedBytesMax,
+    retained: mqtt.retainedMax,
+    ackTimeoutMs: mqtt.ackTimeoutMs,
+  };
+}
+
+/** A step in an alarm's life as a point, so that dashboards show it. */
+function alarmPoint(change: AlarmChange, gatewayId: string): Point {
+  const { facts } = change;
+  const fields = new Map<string, FieldValue>([
+    ['alarm', facts.id],
+    ['event', change.verb],
+    ['from', change.from],
+    ['to', change.to],
+    ['active', facts.active],
+    ['message', facts.message],
+  ]);
+  if (change.by !== undefined) fields.set('by', change.by);
+  return {
+    measurement: 'alarm',
+    tags: new Map([
+      ['device_id', facts.deviceId],
+      ['rule', facts.rule],
+      ['priority', facts.priority],
+      ['gateway', gatewayId],
+    ]),
+    fields,
+    timeNs: BigInt(Math.round(change.atMs * 1e6)),
+  };
+}
+
+/** A button on a node: `{root}/devices/{id}/alarms/acknowledge`. */
+function isAcknowledgement(message: Message): boolean {
+  return message.channel === 'alarms' && message.name === 'acknowledge';
+}
+
+/** `{"id": "wet/kitchen"}` names one alarm; anything else means all of them: somebody wants quiet. */
+function alarmIdIn(payload: Buffer): string | undefined {
+  try {
+    const value: unknown = JSON.parse(payload.toString());
+    if (typeof value === 'object' && value !== null && 'id' in value && typeof value.id === 'string') {
+      return value.id;
+    }
+  } catch {
+    // Not JSON.
+  }
+  return undefined;
+}
+
+async function unwind(undo: readonly Undo[], log: Log): Promise<void> {
+  for (const { stage, close } of [...undo].reverse()) {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () => reject(new GatewayError('STOP_TIMEOUT', `${stage} did not stop in time`)),
+        stageDeadlineMs,
+      );
+    });
+    try {
+      await Promise.race([close(), late]);
+    } catch (error) {
+      log.error({ event: 'stop_failed', stage, err: error }, 'A stage did not stop cleanly');
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env node
+// argv → config → gateway; signals, exit codes, systemd. No logic.
+
+// Before anything uses the thread pool: a stalled fsync holds one thread, LevelDB others, and name lookups of the
+// forwarder must still find one. Four, the default, are too few.
+process.env.UV_THREADPOOL_SIZE ??= '8';
+
+import { readFileSync } from 'node:fs';
+import type { LoadedConfig } from './config/load.ts';
+import { Gateway } from './gateway.ts';
+import { systemClock } from './platform/clock.ts';
+import { createLog } from './platform/log.ts';
+import { SdNotify } from './platform/sd-notify.ts';
+import { runCli } from './tools/cli.ts';
+import { demoCommand } from './tools/demo.ts';
+import { runCommand } from './tools/run.ts';
+import { simulateNodeCommand } from './tools/simulate-node.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+/** Resolves at SIGTERM or SIGINT; a second signal ends the process at once. */
+function stopSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.once(signal, () => {
+        process.once(signal, () => process.exit(1));
+        resolve(signal);
+      });
+    }
+  });
+}
+
+async function startGateway({ config, warnings }: LoadedConfig): Promise<number> {
+  const log = createLog(config.log.level);
+  for (const warning of warnings) log.warn({ event: 'config_warning' }, warning);
+  const stop = stopSignal();
+  const gateway = await Gateway.open({ config, clock: systemClock(), random: Math.random, log, version });
+  log.info({ event: 'gateway_ready', ports: gateway.ports, gatewayId: config.gatewayId, version }, 'Ready');
+  const systemd = SdNotify.open({
+    environment: process.env,
+    isHealthy: () => gateway.health().ok,
+    log,
+  });
+  systemd.ready(`MQTT on port ${gateway.ports.mqtt}, TLS on ${gateway.ports.mqtts}`);
+  const signal = await stop;
+  log.info({ event: 'gateway_stopping', signal }, 'Stopping');
+  await Promise.all([systemd.stopping(), gateway.close()]);
+  return 0;
+}
+
+process.exitCode = await runCli(process.argv.slice(2), {
+  env: process.env,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  version,
+  commands: [runCommand(startGateway), demoCommand(version), simulateNodeCommand],
+});
