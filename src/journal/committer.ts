@@ -303,7 +303,9 @@ export class Committer implements Appender {
         return false;
       }
       // Room is being made: telemetry waits for it, unless that would keep an alarm waiting behind it.
-      const holdsUp = first.class === 2 && this.#queue.some((entry) => !isLazy(entry) && entry.class !== 2);
+      const holdsUp =
+        first.class === 2 &&
+        this.#queue.some((entry) => !isLazy(entry) && entry.class !== 2 && entry.points > 0);
       if (isHopeful && !holdsUp) return false;
       this.#queue.shift();
       this.#refuse(first);

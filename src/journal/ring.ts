@@ -169,33 +169,46 @@ export class Ring {
   }
 
   /**
-   * Reads frames of one segment back, in order. A frame whose CRC no longer fits is left undefined and counted.
+   * Reads frames of one segment back, in order. A frame that cannot be read, or whose CRC no longer fits, is left
+   * undefined and counted: one bad sector must not stop what is behind it.
    */
   async read(segment: Segment, frames: readonly Frame[]): Promise<(Buffer | undefined)[]> {
     const first = frames[0];
     const last = frames[frames.length - 1];
     if (first === undefined || last === undefined) return [];
-    const content = Buffer.allocUnsafe(last.position + last.length - first.position);
     segment.pins += 1;
     try {
-      await segment.file.read(content, first.position);
+      const content = Buffer.allocUnsafe(last.position + last.length - first.position);
+      try {
+        await segment.file.read(content, first.position);
+      } catch (error) {
+        if (frames.length === 1) {
+          this.#log.error({ event: 'journal-read-failed', code: errorCode(error) }, 'frame unreadable');
+          return [this.#checked(segment, first, Buffer.alloc(0))];
+        }
+        const single: (Buffer | undefined)[] = [];
+        for (const frame of frames) single.push(...(await this.read(segment, [frame])));
+        return single;
+      }
+      return frames.map((frame) => {
+        const start = frame.position - first.position;
+        return this.#checked(segment, frame, content.subarray(start, start + frame.length));
+      });
     } finally {
       segment.pins -= 1;
     }
-    return frames.map((frame) => {
-      const start = frame.position - first.position;
-      const header = readFrame(content, start);
-      if (header?.sequence === frame.sequence && header.segment === segment.id) {
-        return content.subarray(start, start + frame.length);
-      }
-      this.quarantined.segments += 1;
-      this.quarantined.bytes += frame.length;
-      this.#log.error(
-        { event: 'journal-frame-damaged', segment: segment.id, sequence: frame.sequence },
-        'lost at reading back',
-      );
-      return undefined;
-    });
+  }
+
+  #checked(segment: Segment, frame: Frame, content: Buffer): Buffer | undefined {
+    const header = readFrame(content, 0);
+    if (header?.sequence === frame.sequence && header.segment === segment.id) return content;
+    this.quarantined.segments += 1;
+    this.quarantined.bytes += frame.length;
+    this.#log.error(
+      { event: 'journal-frame-damaged', segment: segment.id, sequence: frame.sequence },
+      'lost at reading back',
+    );
+    return undefined;
   }
 
   /** The oldest segment holds nothing that is needed any more. */

@@ -199,3 +199,13 @@ test('a frame damaged on the disk is not delivered wrong: it is given up and cou
   expect(journal.pending().fresh).toBe(0);
   await close();
 });
+
+test('a sector that cannot be read costs its own frame and not the delivery', async () => {
+  const disk = faultyDisk();
+  const { journal, close } = await openJournal(tempFolder(), { disk });
+  for (const id of range(0, 5)) await append(journal, [id]);
+  disk.faults.badPosition = 2 * 4096 + 100;
+  expect(await drain(journal)).toEqual([0, 1, 3, 4]);
+  expect(journal.stats().dropped.telemetry.damage).toBe(1);
+  await close();
+});

@@ -10,6 +10,8 @@ export interface Faults {
   write: string | undefined;
   datasync: string | undefined;
   allocate: string | undefined;
+  /** Reads that touch this position of any file throw `EIO`. */
+  badPosition: number | undefined;
 }
 
 export interface FaultyDisk extends Disk {
@@ -26,7 +28,13 @@ function failure(code: string): Error {
 }
 
 export function faultyDisk(real: Disk = systemDisk()): FaultyDisk {
-  const faults: Faults = { datasyncDelayMs: 0, write: undefined, datasync: undefined, allocate: undefined };
+  const faults: Faults = {
+    datasyncDelayMs: 0,
+    write: undefined,
+    datasync: undefined,
+    allocate: undefined,
+    badPosition: undefined,
+  };
   let gate: Promise<void> | undefined;
   let datasyncs = 0;
   let writtenBytes = 0;
@@ -46,7 +54,11 @@ export function faultyDisk(real: Disk = systemDisk()): FaultyDisk {
         if (faults.datasync !== undefined) throw failure(faults.datasync);
         await file.datasync();
       },
-      read: (buffer, position) => file.read(buffer, position),
+      async read(buffer, position) {
+        const bad = faults.badPosition;
+        if (bad !== undefined && bad >= position && bad < position + buffer.length) throw failure('EIO');
+        return await file.read(buffer, position);
+      },
       close: () => file.close(),
     };
   }
