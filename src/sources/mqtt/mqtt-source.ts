@@ -284,8 +284,9 @@ export class MqttSource {
       () => isSated(connection),
       (chunk) => {
         connection.readMs = this.#options.clock.monotonicMs();
+        const refused = guard.offence !== undefined;
         const good = guard.push(chunk);
-        if (guard.offence !== undefined) this.#refuse(connection, guard.offence);
+        if (guard.offence !== undefined && !refused) this.#refuse(connection, guard.offence);
         return good ?? null;
       },
     );

@@ -174,7 +174,7 @@ function queuedPacket(queued: QueuedMessage): BrokerPacket {
     brokerCounter: queued.seq,
     qos: queued.qos,
     // [MQTT-3.3.1-1]
-    dup: queued.messageId !== 0,
+    dup: queued.messageId !== 0 && !queued.released,
     messageId: queued.messageId === 0 ? undefined : queued.messageId,
   };
 }
