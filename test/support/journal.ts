@@ -79,17 +79,24 @@ export async function drain(
   lanes: readonly Lane[] = ['urgent', 'backlog', 'fresh'],
 ): Promise<number[]> {
   const ids: number[] = [];
-  for (const lane of lanes) {
-    for (;;) {
-      const batch = await journal.take(lane, 500);
-      if (batch === undefined) break;
-      const found = idsOf(batch);
-      if (found.length !== batch.points) throw new Error(`${batch.points} announced, ${found.length} found`);
-      ids.push(...found);
-      await journal.accept(batch);
+  for (;;) {
+    let isEmpty = true;
+    const isSettled = journal.stats().ring.free >= 2;
+    for (const lane of lanes) {
+      for (let batch = await journal.take(lane, 500); batch; batch = await journal.take(lane, 500)) {
+        isEmpty = false;
+        const found = idsOf(batch);
+        if (found.length !== batch.points)
+          throw new Error(`${batch.points} announced, ${found.length} found`);
+        ids.push(...found);
+        await journal.accept(batch);
+      }
     }
+    if (!isEmpty) continue;
+    // What is just being moved to a block is not handed out meanwhile, and comes by another lane afterwards.
+    if (lanes.every((lane) => journal.pending()[lane] === 0) || isSettled) return ids;
+    await sleep(5);
   }
-  return ids;
 }
 
 export function range(from: number, to: number): number[] {
