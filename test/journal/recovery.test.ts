@@ -1,7 +1,10 @@
 import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { append, drain, line, openJournal, range } from '../support/journal.ts';
+import { Ring } from '../../src/journal/ring.ts';
+import { systemDisk } from '../../src/platform/disk.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { append, drain, line, openJournal, range, spilled } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
 
 /** A journal as a power cut leaves it: its files are copied while it is open. */
@@ -186,4 +189,26 @@ test('lines and state of one append are both there or both gone', async () => {
   expect(await drain(second.journal)).toEqual([1]);
   expect(await second.journal.get('seen/d')).toEqual(Buffer.from('7'));
   await second.close();
+});
+
+test('segments that were free before a power cut are free after it', async () => {
+  const folder = await cutOff(async (journal) => {
+    for (const from of range(0, 40)) {
+      await append(journal, range(from * 25, from * 25 + 25), 'telemetry', 1000);
+      await drain(journal);
+    }
+    await spilled(journal);
+    await append(journal, [5000]);
+    expect(journal.stats().ring.free).toBe(2);
+  });
+  const { ring, recovered } = await Ring.open({
+    directory: join(folder, 'journal'),
+    disk: systemDisk(),
+    log: createLog('silent'),
+    segmentBytes: 64 * 1024,
+    segments: 4,
+  });
+  expect(ring.freeSegments).toBe(2);
+  expect(recovered.frames.length).toBeGreaterThan(0);
+  await ring.close();
 });
