@@ -242,15 +242,19 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     assert(options.ringSegments >= 4, 'BUG: a ring has at least 4 segments');
     assert(options.freeSegmentsMin >= 2, 'BUG: at least 2 segments must be kept free');
     assert(options.segmentBytes % 4096 === 0 && options.segmentBytes >= 16_384, 'BUG: segmentBytes');
-    const { ring, recovered } = await Ring.open({
-      directory,
-      disk,
-      log,
-      segmentBytes: options.segmentBytes,
-      segments: options.ringSegments,
-    });
+    // First of all, because its lock keeps a second process away from the ring as well.
     const blockStore = await LevelStore.open(join(directory, 'blocks'), { log });
+    let ring: Ring | undefined;
     try {
+      const opened = await Ring.open({
+        directory,
+        disk,
+        log,
+        segmentBytes: options.segmentBytes,
+        segments: options.ringSegments,
+      });
+      const { recovered } = opened;
+      ring = opened.ring;
       const blocks = await Blocks.open(blockStore.room('blocks'), log);
       const state = await StateMap.open(store);
       for await (const writes of ring.recoveredState(recovered)) {
@@ -292,8 +296,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       journal.#spill();
       return journal;
     } catch (error) {
+      await ring?.close();
       await blockStore.close();
-      await ring.close();
       throw error;
     }
   }

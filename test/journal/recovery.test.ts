@@ -1,7 +1,9 @@
 import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { Journal } from '../../src/journal/journal.ts';
 import { Ring } from '../../src/journal/ring.ts';
+import { systemClock } from '../../src/platform/clock.ts';
 import { systemDisk } from '../../src/platform/disk.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { append, drain, line, openJournal, range, spilled } from '../support/journal.ts';
@@ -211,4 +213,21 @@ test('segments that were free before a power cut are free after it', async () =>
   expect(ring.freeSegments).toBe(2);
   expect(recovered.frames.length).toBeGreaterThan(0);
   await ring.close();
+});
+
+test('a second process is refused and changes nothing', async () => {
+  const folder = tempFolder();
+  const { journal, store, close } = await openJournal(folder);
+  await append(journal, [1]);
+  const second = Journal.open({
+    directory: join(folder, 'journal'),
+    store: store.room('other'),
+    disk: systemDisk(),
+    clock: systemClock(),
+    log: createLog('silent'),
+  });
+  await expect(second).rejects.toMatchObject({ code: 'STORE_LOCKED' });
+  await append(journal, [2]);
+  expect(await drain(journal)).toEqual([1, 2]);
+  await close();
 });
