@@ -267,7 +267,7 @@ async function soundAlarms(
   const confirmations: Promise<unknown>[] = [];
   for (const [index, { deviceId, socket }] of nodes.entries()) {
     // Spread over the stalls and the drain's batches, the same way in every run.
-    await sleep((index * 61) % 200);
+    await sleep((index * 37) % 60);
 
     const wasStalled = around.isStalled();
     const heard = led.seen('brightness', '1');

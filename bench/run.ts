@@ -8,6 +8,9 @@ import { measureAlarmLatency } from './alarm-latency.ts';
 import { measureDeviceBytes } from './device-bytes.ts';
 import { measureDrain } from './drain.ts';
 import { progress, type Section, sectionText } from './figures.ts';
+import { measureForwarder } from './forwarder.ts';
+import { measureJournalBacklog } from './journal-backlog.ts';
+import { measureJournalWear } from './journal-wear.ts';
 import { measureMemory } from './memory.ts';
 import { measureMqttRate } from './mqtt-rate.ts';
 import { measureStartTime } from './start-time.ts';
@@ -19,6 +22,10 @@ const benches: Readonly<Record<string, () => Promise<Section>>> = {
   'device-bytes': measureDeviceBytes,
   memory: measureMemory,
   'start-time': measureStartTime,
+  // Parts of it, for whoever looks for the cause of a figure above.
+  forwarder: measureForwarder,
+  'journal-backlog': measureJournalBacklog,
+  'journal-wear': measureJournalWear,
 };
 
 const asked = argv.slice(2);
