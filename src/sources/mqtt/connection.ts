@@ -34,6 +34,8 @@ export interface Connection {
   willNumber: number | undefined;
   /** Monotonic milliseconds when the latest chunk was read. */
   readMs: number;
+  /** Filters it was granted. */
+  readonly filters: Set<string>;
   readonly inFlight: Set<number>;
   /** QoS 2 packet ids of a connection without a session. */
   readonly incoming: Set<number>;
@@ -63,6 +65,7 @@ export function newConnection(
     session: undefined,
     willNumber: undefined,
     readMs: 0,
+    filters: new Set(),
     inFlight: new Set(),
     incoming: new Set(),
     pending: [],

@@ -196,7 +196,7 @@ export class MqttSource {
   async #start(): Promise<void> {
     const { listen, dataDirectory, clock, log, credentials } = this.#options;
     const persistence = brokerPersistence(this.#sessions, {
-      mayRead: (clientId, filter) => this.#mayRead(this.#connectionOf(clientId)?.account, filter),
+      wasGranted: (client, filter) => this.#connections.get(client)?.filters.has(filter) === true,
       putWill: (client, will) => this.#keepWill(client, will),
       incoming: (client) => incomingOf(this.#connection(client)),
       isFirstCopy: (packet) => this.#intake.isFirstCopy(packet),
@@ -208,6 +208,10 @@ export class MqttSource {
     broker.on('error', (error) => {
       this.#counts.brokerErrors += 1;
       log.error({ event: 'mqtt-broker-error', err: error });
+    });
+    broker.on('unsubscribe', (filters, client) => {
+      const connection = this.#connections.get(client as BrokerClient);
+      for (const filter of filters as string[]) connection?.filters.delete(filter);
     });
     credentials.onRevoked((account) => this.#revoke(account.deviceId));
     try {
@@ -248,9 +252,12 @@ export class MqttSource {
       authorizeSubscribe: (client, subscription, answer) => {
         const { topic } = subscription;
         const connection = this.#connections.get(client);
-        const known = client.subscriptions[topic] !== undefined;
-        const fits = known || Object.keys(client.subscriptions).length < this.#limits.subscriptionsPerClient;
-        if (fits && this.#mayRead(connection?.account, topic)) {
+        // Counted here, not by aedes' list: all filters of a SUBSCRIBE are asked for before the first one is listed.
+        const fits =
+          connection !== undefined &&
+          (connection.filters.has(topic) || connection.filters.size < this.#limits.subscriptionsPerClient);
+        if (fits && this.#mayRead(connection.account, topic)) {
+          connection.filters.add(topic);
           answer(null, subscription);
           return;
         }
@@ -528,11 +535,6 @@ export class MqttSource {
     const connection = this.#connections.get(client);
     assert(connection !== undefined, 'BUG: aedes speaks of a client it was not given');
     return connection;
-  }
-
-  #connectionOf(clientId: string): Connection | undefined {
-    const client = this.#broker?.clients[clientId];
-    return client && this.#connections.get(client);
   }
 }
 

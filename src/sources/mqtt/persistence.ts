@@ -15,7 +15,7 @@ const fromQueue = 'queue';
 const paceBytes = 64 * 1024;
 
 export interface PersistenceHooks {
-  mayRead(clientId: string, filter: string): boolean;
+  wasGranted(client: BrokerClient, filter: string): boolean;
   putWill(client: BrokerClient, will: BrokerPacket): void;
   /** Packet ids of QoS 2 messages received and not yet released by the client. */
   incoming(client: BrokerClient): Set<number>;
@@ -51,12 +51,12 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
       return Readable.from(retainedPackets(sessions, filters));
     },
 
-    async addSubscriptions(client: ClientRef, subscriptions: BrokerSubscription[]): Promise<void> {
+    async addSubscriptions(client: BrokerClient, subscriptions: BrokerSubscription[]): Promise<void> {
       const session = sessions.find(client.id);
       if (session === undefined) return;
       // aedes passes the whole SUBSCRIBE, the filters it was told to refuse included.
-      const allowed = subscriptions.filter((subscription) => hooks.mayRead(client.id, subscription.topic));
-      await sessions.subscribe(session, allowed);
+      const granted = subscriptions.filter((subscription) => hooks.wasGranted(client, subscription.topic));
+      await sessions.subscribe(session, granted);
     },
     async removeSubscriptions(client: ClientRef, topics: string[]): Promise<void> {
       const session = sessions.find(client.id);

@@ -103,7 +103,6 @@ export interface SessionsOptions {
 
 /** Topics whose subscribers are remembered; devices publish to few. */
 const matchCacheMax = 4096;
-const never = 0xffffffff;
 const marker = Buffer.from([1]);
 
 export class Sessions {
@@ -764,9 +763,4 @@ function restoreOut(session: Session, seq: number, value: Buffer): boolean {
   queued.released = value[1] === 1;
   session.byMessageId.set(messageId, queued);
   return true;
-}
-
-/** Whether a session outlives its connection. */
-export function isPersistent(expiryS: number): boolean {
-  return expiryS > 0 && expiryS <= never;
 }

@@ -158,15 +158,22 @@ test('QoS 2 messages that are never released end the connection at the limit', a
   expect(messages.length).toBe(10);
 });
 
-test('subscriptions of one client are limited', async () => {
-  const { port } = await startGateway({ limits: { subscriptionsPerClient: 2 } });
+test('subscriptions of one client are limited, in one packet as in many, and in its session', async () => {
+  const { port, sessionLog } = await startGateway({ limits: { subscriptionsPerClient: 2 } });
   const wire = await Wire.tcp(port);
-  await wire.login('probe-1');
-  const granted = [];
-  for (const name of ['a', 'b', 'c', 'a']) {
-    granted.push((await wire.subscribe(`iotflow/devices/probe-1/commands/${name}`, 1)).granted?.[0]);
-  }
-  expect(granted).toEqual([1, 1, 0x80, 1]);
+  await wire.login('probe-1', { clean: false });
+  const subscriptions = ['a', 'b', 'c'].map((name) => ({
+    topic: `iotflow/devices/probe-1/commands/${name}`,
+    qos: 1,
+  }));
+  wire.send({ cmd: 'subscribe', messageId: 1, subscriptions });
+  expect((await wire.next('suback')).granted).toEqual([1, 1, 0x80]);
+  expect((await wire.subscribe('iotflow/devices/probe-1/commands/c', 1)).granted).toEqual([0x80]);
+  expect((await wire.subscribe('iotflow/devices/probe-1/commands/a', 1)).granted).toEqual([1]);
+  expect(sessionLog.keys('mqtt/sub/').length).toBe(2);
+  wire.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: ['iotflow/devices/probe-1/commands/a'] });
+  await wire.next('unsuback');
+  expect((await wire.subscribe('iotflow/devices/probe-1/commands/c', 1)).granted).toEqual([1]);
 });
 
 test('a subscriber that stops reading costs the others nothing', async () => {
