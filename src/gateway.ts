@@ -187,7 +187,12 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     clock,
     log: stageLog('ingest'),
   });
-  registry.onChange(({ deviceId }) => ingest.forget(deviceId));
+  registry.onChange(({ deviceId, status }) => {
+    ingest.forget(deviceId);
+    if (status !== 'inactive') return;
+    rules.forget(deviceId);
+    board.withdraw(deviceId);
+  });
 
   const { influx } = config;
   const forwarder = Forwarder.start({

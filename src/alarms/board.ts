@@ -165,6 +165,14 @@ export class AlarmBoard {
     void this.#follow(changes);
   }
 
+  /** The device left the house: what it said no longer holds. Unacknowledged alarms stay until somebody saw them. */
+  withdraw(deviceId: string): void {
+    const conditions = [...this.#alarms.values()]
+      .filter((facts) => facts.deviceId === deviceId && facts.active)
+      .map((facts) => ({ ...facts, active: false }));
+    this.apply(conditions);
+  }
+
   /** To be called about once a second: a hush or a shelving may have ended. */
   tick(): void {
     if (this.#hushedUntilMs === undefined && this.#alarms.size === 0) return;

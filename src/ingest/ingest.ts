@@ -138,7 +138,7 @@ export class Ingest {
 
     const identity = samples.length === 1 ? identityOf(samples[0]) : undefined;
     if (identity !== undefined) {
-      const copy = this.#seen.copyOf(message.deviceId, identity.boot, identity.seq);
+      const copy = this.#seen.copyOf(message.deviceId, identity.stream, identity.seq);
       if (copy !== undefined) {
         this.#duplicates += 1;
         await copy;
@@ -156,11 +156,11 @@ export class Ingest {
     const stored = this.#store(message, work, identity);
     if (identity === undefined) return stored;
     const { deviceId } = message;
-    this.#seen.awaitWith(deviceId, identity.boot, identity.seq, stored);
+    this.#seen.awaitWith(deviceId, identity.stream, identity.seq, stored);
     try {
       await stored;
     } finally {
-      this.#seen.settled(deviceId, identity.boot, identity.seq);
+      this.#seen.settled(deviceId, identity.stream, identity.seq);
     }
   };
 
@@ -304,7 +304,7 @@ export class Ingest {
   async #append(message: Message, work: Work, identity: Identity | undefined): Promise<void> {
     const pins = this.#types.takeUnsaved();
     const marks =
-      identity === undefined ? [] : this.#seen.mark(message.deviceId, identity.boot, identity.seq);
+      identity === undefined ? [] : this.#seen.mark(message.deviceId, identity.stream, identity.seq);
     const state: StateWrite[] = marks.length === 0 ? pins : [...pins, ...marks];
     const append: Append = { class: classOf[message.channel], lines: work.lines, points: work.points };
     try {
@@ -319,18 +319,20 @@ export class Ingest {
 
   /** A later append of the device may have written this message as seen; that must not outlive a restart. */
   #unmark(deviceId: string, identity: Identity, error: unknown): void {
-    const write = this.#seen.unmark(deviceId, identity.boot, identity.seq);
+    const write = this.#seen.unmark(deviceId, identity.stream, identity.seq);
     if (write !== undefined) this.#options.hotState.writeLazily([write]);
     this.#options.log.debug({ event: 'append_refused', deviceId, code: errorCode(error) }, 'Not stored');
   }
 }
 
+/** What tells a message from all others of its device. */
 interface Identity {
-  readonly boot: string;
+  /** Boot and measurement: within it numbers are counted. */
+  readonly stream: string;
   readonly seq: number;
 }
 
 function identityOf(sample: Sample | undefined): Identity | undefined {
   if (sample?.boot === undefined || sample.seq === undefined || sample.fault !== undefined) return undefined;
-  return { boot: sample.boot, seq: sample.seq };
+  return { stream: `${sample.boot}/${sample.measurement}`, seq: sample.seq };
 }

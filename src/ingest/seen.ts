@@ -1,5 +1,6 @@
-// De-duplication by device, boot and sequence number. One sequence per boot of a device, over all its
-// measurements; a few boots are remembered, because a node may still send what it kept from before a restart.
+// De-duplication by device, boot and sequence number. Copies are looked for within one measurement, so a node may
+// number all its readings in one sequence or each measurement in its own. Several boots are remembered, because a
+// node may still send what it kept from before a restart.
 // Promises: a message counts as seen only while its append is under way or durable; a copy that comes meanwhile
 // waits for the same append. Does not promise to recognise a copy more than a window late: that one is stored.
 
@@ -9,45 +10,48 @@ import { SequenceWindow } from './sequence-window.ts';
 const keyPrefix = 'ingest/seen/';
 
 const defaults = {
-  // The registry's own bound; each costs about 400 bytes.
+  // The registry's own bound; each stream costs about 400 bytes.
   devicesMax: 10_000,
-  bootsMax: 4,
+  // Measurements times boots; the longest unused goes first.
+  streamsMax: 64,
 } as const;
 
-interface BootEntry {
+interface StreamEntry {
   readonly window: SequenceWindow;
   readonly inFlight: Map<number, Promise<void>>;
 }
 
 export interface SeenOptions {
   readonly devicesMax?: number;
-  readonly bootsMax?: number;
+  readonly streamsMax?: number;
 }
 
-function keyOf(deviceId: string, boot: string): string {
-  return `${keyPrefix}${deviceId}/${boot}`;
+function keyOf(deviceId: string, stream: string): string {
+  return `${keyPrefix}${deviceId}/${stream}`;
 }
 
 export class Seen {
   /** Both maps are kept in order of use, the longest unused first. */
-  readonly #devices = new Map<string, Map<string, BootEntry>>();
+  readonly #devices = new Map<string, Map<string, StreamEntry>>();
   readonly #devicesMax: number;
-  readonly #bootsMax: number;
+  readonly #streamsMax: number;
   #deletions: StateWrite[] = [];
 
   private constructor(options: SeenOptions) {
     this.#devicesMax = options.devicesMax ?? defaults.devicesMax;
-    this.#bootsMax = options.bootsMax ?? defaults.bootsMax;
+    this.#streamsMax = options.streamsMax ?? defaults.streamsMax;
   }
 
   /** @throws what the hot state throws. A window it cannot read starts empty. */
   static async open(hotState: HotState, options: SeenOptions = {}): Promise<Seen> {
     const seen = new Seen(options);
     for await (const [key, value] of hotState.entries(keyPrefix)) {
-      const [deviceId, boot] = key.slice(keyPrefix.length).split('/');
+      const path = key.slice(keyPrefix.length);
+      const deviceId = path.slice(0, path.indexOf('/'));
+      const stream = path.slice(deviceId.length + 1);
       const window = SequenceWindow.decode(value);
-      if (deviceId === undefined || boot === undefined || window === undefined) continue;
-      seen.#insert(deviceId, boot, window);
+      if (deviceId === '' || stream === '' || window === undefined) continue;
+      seen.#insert(deviceId, stream, window);
     }
     return seen;
   }
@@ -57,69 +61,69 @@ export class Seen {
   }
 
   /** Undefined: new. Otherwise a copy, and the promise is the durability of the first one. */
-  copyOf(deviceId: string, boot: string, seq: number): Promise<void> | undefined {
-    const entry = this.#devices.get(deviceId)?.get(boot);
+  copyOf(deviceId: string, stream: string, seq: number): Promise<void> | undefined {
+    const entry = this.#devices.get(deviceId)?.get(stream);
     if (entry === undefined || !entry.window.has(seq)) return undefined;
     return entry.inFlight.get(seq) ?? Promise.resolve();
   }
 
   /** Marks it as seen. The writes belong into the append of the same message. */
-  mark(deviceId: string, boot: string, seq: number): StateWrite[] {
-    const entry = this.#use(deviceId, boot);
+  mark(deviceId: string, stream: string, seq: number): StateWrite[] {
+    const entry = this.#use(deviceId, stream);
     entry.window.add(seq);
     const writes = this.#deletions;
     this.#deletions = [];
-    writes.push({ key: keyOf(deviceId, boot), value: entry.window.encode() });
+    writes.push({ key: keyOf(deviceId, stream), value: entry.window.encode() });
     return writes;
   }
 
   /** Copies that come from now on wait for this promise, until it is settled. */
-  awaitWith(deviceId: string, boot: string, seq: number, durable: Promise<void>): void {
-    this.#devices.get(deviceId)?.get(boot)?.inFlight.set(seq, durable);
+  awaitWith(deviceId: string, stream: string, seq: number, durable: Promise<void>): void {
+    this.#devices.get(deviceId)?.get(stream)?.inFlight.set(seq, durable);
   }
 
-  settled(deviceId: string, boot: string, seq: number): void {
-    this.#devices.get(deviceId)?.get(boot)?.inFlight.delete(seq);
+  settled(deviceId: string, stream: string, seq: number): void {
+    this.#devices.get(deviceId)?.get(stream)?.inFlight.delete(seq);
   }
 
   /**
    * The append failed: the message is new again. The write corrects what later appends of the same device may
    * already have said about it; undefined when none is under way.
    */
-  unmark(deviceId: string, boot: string, seq: number): StateWrite | undefined {
-    const entry = this.#devices.get(deviceId)?.get(boot);
+  unmark(deviceId: string, stream: string, seq: number): StateWrite | undefined {
+    const entry = this.#devices.get(deviceId)?.get(stream);
     if (entry === undefined) return undefined;
     entry.inFlight.delete(seq);
     entry.window.remove(seq);
-    return { key: keyOf(deviceId, boot), value: entry.window.encode() };
+    return { key: keyOf(deviceId, stream), value: entry.window.encode() };
   }
 
-  #use(deviceId: string, boot: string): BootEntry {
-    const boots = this.#devices.get(deviceId);
-    const entry = boots?.get(boot);
-    if (boots === undefined || entry === undefined) {
-      return this.#insert(deviceId, boot, new SequenceWindow());
+  #use(deviceId: string, stream: string): StreamEntry {
+    const streams = this.#devices.get(deviceId);
+    const entry = streams?.get(stream);
+    if (streams === undefined || entry === undefined) {
+      return this.#insert(deviceId, stream, new SequenceWindow());
     }
-    if (boots.size > 1) {
-      boots.delete(boot);
-      boots.set(boot, entry);
+    if (streams.size > 1) {
+      streams.delete(stream);
+      streams.set(stream, entry);
     }
     return entry;
   }
 
-  #insert(deviceId: string, boot: string, window: SequenceWindow): BootEntry {
-    let boots = this.#devices.get(deviceId);
-    if (boots === undefined) {
-      boots = new Map();
-      this.#devices.set(deviceId, boots);
+  #insert(deviceId: string, stream: string, window: SequenceWindow): StreamEntry {
+    let streams = this.#devices.get(deviceId);
+    if (streams === undefined) {
+      streams = new Map();
+      this.#devices.set(deviceId, streams);
       this.#evictDevice();
     }
-    const entry: BootEntry = { window, inFlight: new Map() };
-    boots.set(boot, entry);
-    if (boots.size > this.#bootsMax) {
-      const [oldest] = boots.keys();
+    const entry: StreamEntry = { window, inFlight: new Map() };
+    streams.set(stream, entry);
+    if (streams.size > this.#streamsMax) {
+      const [oldest] = streams.keys();
       if (oldest !== undefined) {
-        boots.delete(oldest);
+        streams.delete(oldest);
         this.#deletions.push({ key: keyOf(deviceId, oldest), value: undefined });
       }
     }
@@ -130,10 +134,10 @@ export class Seen {
     if (this.#devices.size <= this.#devicesMax) return;
     const [first] = this.#devices;
     if (first === undefined) return;
-    const [deviceId, boots] = first;
+    const [deviceId, streams] = first;
     this.#devices.delete(deviceId);
-    for (const boot of boots.keys()) {
-      this.#deletions.push({ key: keyOf(deviceId, boot), value: undefined });
+    for (const stream of streams.keys()) {
+      this.#deletions.push({ key: keyOf(deviceId, stream), value: undefined });
     }
   }
 }

@@ -220,17 +220,17 @@ test('without a boot a sequence number proves nothing', async () => {
 
 test('the oldest boots and devices are forgotten, on disk as well', async () => {
   const { ingest, journal } = await opened({ seenDevicesMax: 2 });
-  for (const boot of ['a', 'b', 'c', 'd', 'e']) {
-    await ingest.take(message(`{"v":1,"boot":"${boot}","seq":1}`, { deviceId: 'one' }));
+  const kept = () => [...journal.state.keys()].filter((key) => key.startsWith('ingest/seen/')).sort();
+  for (let boot = 0; boot < 70; boot += 1) {
+    await ingest.take(message(`{"v":1,"boot":${boot},"seq":1}`, { deviceId: 'one' }));
   }
+  expect(kept()).toHaveLength(64);
+  expect(kept()).not.toContain('ingest/seen/one/0/leak');
   for (const deviceId of ['two', 'three', 'four']) {
     await ingest.take(message('{"v":1,"boot":"a","seq":1}', { deviceId }));
   }
   expect(ingest.stats().seenDevices).toBe(2);
-  expect([...journal.state.keys()].filter((key) => key.startsWith('ingest/seen/')).sort()).toEqual([
-    'ingest/seen/four/a',
-    'ingest/seen/three/a',
-  ]);
+  expect(kept()).toEqual(['ingest/seen/four/a/leak', 'ingest/seen/three/a/leak']);
 });
 
 test('two samples of a node without a clock never become one point', async () => {
@@ -300,7 +300,7 @@ test('an empty message is answered and counted, nothing is stored', async () => 
 test('entries of the hot state that cannot be read are left out', async () => {
   const journal = new MemoryJournal();
   journal.state.set('ingest/type/x/y', Buffer.from('garbage'));
-  journal.state.set('ingest/seen/probe-1/b', Buffer.from('garbage'));
+  journal.state.set('ingest/seen/probe-1/b/leak', Buffer.from('garbage'));
   const { ingest } = await opened({}, journal);
   expect(ingest.stats()).toMatchObject({ fieldTypes: 0, seenDevices: 0 });
 });

@@ -1,7 +1,7 @@
 // The built gateway as a process of its own, as systemd would start it: for kills, signals and real clients.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -59,7 +59,6 @@ export async function startGateway(configFile: string, timeoutMs = 20_000): Prom
   const config = JSON.parse(readFileSync(configFile, 'utf8')) as { data_dir: string };
   const portsFile = join(config.data_dir, 'run', 'ports.json');
   rmSync(portsFile, { force: true });
-  mkdirSync(config.data_dir, { recursive: true });
   const child = spawn(process.execPath, [mainJs, 'run', '--config', configFile], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });

@@ -65,6 +65,11 @@ class VictoriaMetrics {
     await this.#daemon?.stop('SIGKILL');
   }
 
+  /** SIGTERM: everything it acknowledged is kept. */
+  async shutDown(): Promise<void> {
+    await this.#daemon?.stop('SIGTERM');
+  }
+
   /** Again, on the same port and folder. */
   async restart(): Promise<void> {
     await this.#run();
