@@ -112,6 +112,11 @@ export class Intake {
       throw new Error('not authorized');
     }
     this.#limitRetained(packet, target);
+    if (packet.properties !== undefined) {
+      // A property of the will, not of the message it becomes; aedes would forward it.
+      const { willDelayInterval: _delay, ...properties } = packet.properties;
+      packet.properties = properties;
+    }
     const prepared = sessions.prepare(packet);
     const work = this.#delivery(account, target, packet, clock.monotonicMs());
     const attempt = retriable(work, sessionLog, prepared?.writes ?? []);

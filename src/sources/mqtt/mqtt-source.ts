@@ -459,6 +459,7 @@ export class MqttSource {
       payload: Buffer.from(message.payload),
       qos: message.qos,
       retain: message.retain,
+      ...(message.properties === undefined ? {} : { properties: message.properties }),
     };
     try {
       await this.#intake.acceptWill({ deviceId: account, service }, packet);

@@ -303,9 +303,11 @@ export class Sessions {
       prepared.queued.push([session, queued]);
       prepared.writes.push({ key: queueKey(session, queued), value });
     }
-    if (publish.retain && this.#keepRetained(publish)) {
-      prepared.retained = true;
-      prepared.writes.push(retainedWrite(publish));
+    if (publish.retain) {
+      const { topic, payload, qos, retain, properties } = publish;
+      const retained = { topic, payload, qos, retain, properties, messageExpiry: this.#expiry(publish) };
+      prepared.retained = this.#keepRetained(retained);
+      if (prepared.retained) prepared.writes.push(retainedWrite(retained));
     }
     this.#prepared.set(publish.payload, prepared);
     return prepared;

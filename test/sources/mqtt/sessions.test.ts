@@ -202,6 +202,34 @@ test('a connection that breaks publishes its will, a goodbye or a revocation doe
   await until(() => gateway.sessionLog.keys('mqtt/will/').length === 0);
 });
 
+test('a delayed will of MQTT 5 comes without the property that delayed it, and keeps the others', async () => {
+  const gateway = await startGateway();
+  const reader = await login(gateway.port, 'service-1', {}, 5);
+  await reader.subscribe('iotflow/devices/#', 1);
+  const topic = 'iotflow/devices/probe-1/status/online';
+  const properties = { willDelayInterval: 1, contentType: 'text' };
+  const will = { topic, payload: Buffer.from('offline'), qos: 1, retain: true, properties } as const;
+  const device = await login(gateway.port, 'probe-1', { will, properties: { sessionExpiryInterval: 60 } }, 5);
+  device.destroy();
+  expect((await reader.next('publish')).properties).toEqual({ contentType: 'text' });
+  expect(gateway.messages.length).toBe(1);
+});
+
+test('a retained message of MQTT 5 expires, also when it was acknowledged', async () => {
+  const gateway = await startGateway();
+  const device = await login(gateway.port, 'probe-1', {}, 5);
+  const topic = 'iotflow/devices/probe-1/status/mode';
+  const properties = { messageExpiryInterval: 1 };
+  device.publish(topic, 'eco', { qos: 1, messageId: 1, retain: true, properties });
+  await device.next('puback');
+  await new Promise((resolve) => setTimeout(resolve, 1100));
+  const reader = await login(gateway.port, 'service-1');
+  await reader.subscribe(topic, 1);
+  await until(() => gateway.source.stats().retained === 0);
+  await reader.ping();
+  expect(reader.packets).toEqual([]);
+});
+
 test('a message for nobody but clean sessions costs the log nothing', async () => {
   const gateway = await startGateway();
   const reader = await login(gateway.port, 'service-1');
