@@ -31,6 +31,8 @@ const backlogPoints = Number(process.env.BENCH_ALARM_BACKLOG ?? 8_000_000);
 const liveRate = 200;
 const stallMs = 2_000;
 const breathMs = 1_000;
+/** The gateway takes two hundred connections from one address, and there is a load besides. */
+const nodesConnected = 100;
 /** The control socket takes sixteen connections. */
 const confirmationsMax = 12;
 /** An alarm not heard by then counts as this late, and is told. */
@@ -78,7 +80,7 @@ async function atRest(): Promise<State> {
   const led = new WatchedLed();
   const gateway = await startGateway(temporaryFolder('alarm'), { buzzerLed: led.folder });
   try {
-    const alarms = await soundAlarms(gateway, led, await connectNodes(gateway), {
+    const alarms = await soundAlarms(gateway, led, await enrolNodes(gateway), {
       isStalled: () => false,
       isDraining: async () => false,
     });
@@ -103,7 +105,7 @@ async function whileDraining(name: string, disk: StalledDisk | undefined): Promi
   const stalls = disk === undefined ? undefined : new Stalls(disk);
   try {
     const publishers = await gateway.publishers(10);
-    const nodes = await connectNodes(gateway);
+    const nodes = await enrolNodes(gateway);
     await fillBacklog(gateway.port, publishers, emptyBacklog(), backlogPoints);
     const started = await startVictoriaMetrics(sinkFolder, sinkPort);
     sink = started;
@@ -240,19 +242,16 @@ interface Surroundings {
 
 interface Node {
   readonly deviceId: string;
-  readonly socket: Socket;
+  readonly password: string;
 }
 
 /** Every alarm comes from a node of its own, because a wet one that is acknowledged stays wet for the gateway. */
-async function connectNodes(gateway: Gateway): Promise<Node[]> {
+async function enrolNodes(gateway: Gateway): Promise<Node[]> {
   const nodes: Node[] = [];
   for (let index = 0; index < alarmsPerState; index += 1) {
     const deviceId = `leak-${index}`;
     const answer = await gateway.operate('devices.add', { device_id: deviceId });
-    const { api_key: password } = answer as { api_key: string };
-    const socket = await openConnection(gateway.port, { clientId: deviceId, username: deviceId, password });
-    socket.on('error', () => undefined).resume();
-    nodes.push({ deviceId, socket });
+    nodes.push({ deviceId, password: (answer as { api_key: string }).api_key });
   }
   return nodes;
 }
@@ -264,8 +263,31 @@ async function soundAlarms(
   around: Surroundings,
 ): Promise<Alarm[]> {
   const alarms: Alarm[] = [];
+  for (let first = 0; first < nodes.length; first += nodesConnected) {
+    const sockets = new Map<string, Socket>();
+    for (const { deviceId, password } of nodes.slice(first, first + nodesConnected)) {
+      const account = { clientId: deviceId, username: deviceId, password };
+      const socket = await openConnection(gateway.port, account);
+      socket.on('error', () => undefined).resume();
+      sockets.set(deviceId, socket);
+    }
+    alarms.push(...(await soundConnected(gateway, led, sockets, around)));
+    for (const socket of sockets.values()) socket.destroy();
+  }
+  return alarms;
+}
+
+async function soundConnected(
+  gateway: Gateway,
+  led: WatchedLed,
+  sockets: ReadonlyMap<string, Socket>,
+  around: Surroundings,
+): Promise<Alarm[]> {
+  const alarms: Alarm[] = [];
   const confirmations: Promise<unknown>[] = [];
-  for (const [index, { deviceId, socket }] of nodes.entries()) {
+  let index = 0;
+  for (const [deviceId, socket] of sockets) {
+    index += 1;
     // Spread over the stalls and the drain's batches, the same way in every run.
     await sleep((index * 37) % 60);
 
@@ -287,7 +309,6 @@ async function soundAlarms(
   const refused = (await Promise.all(confirmations)).filter((answer) => answer instanceof Error);
   if (refused.length > 0)
     throw new Error(`${refused.length} acknowledgements refused: ${String(refused[0])}`);
-  for (const { socket } of nodes) socket.destroy();
   return alarms;
 }
 

@@ -122,6 +122,7 @@ function report(outcomes: ReadonlyMap<Peer, Outcome>, remarks: string[]): Sectio
     paced === undefined ? '–' : milliseconds(paced.ackLatency.p50Ms),
     paced === undefined ? '–' : milliseconds(paced.ackLatency.p99Ms),
     thousands(median(memoryMb)),
+    ratio(median(full.map(({ generatorCpu }) => generatorCpu))),
   ]);
   const goals: Goal[] = [];
   const judge = (ours: Peer, theirs: Peer, atLeast: number, wish: number): void => {
@@ -153,6 +154,7 @@ function report(outcomes: ReadonlyMap<Peer, Outcome>, remarks: string[]): Sectio
       'p50 ms at 20/s',
       'p99 ms at 20/s',
       'RSS MB after',
+      'generator',
     ],
     rows,
     goals,
@@ -160,6 +162,7 @@ function report(outcomes: ReadonlyMap<Peer, Outcome>, remarks: string[]): Sectio
       `${publisherCount} publishers × window ${window}, payload ${payloadBytes} B, ${rounds} interleaved rounds, ` +
         'each on a fresh broker with fresh data after a warm-up of a tenth; ' +
         `latency at ${pacedRate} msg/s from ${pacedPublisherCount} publishers over ${pacedSeconds} s`,
+      'generator: the share of a core it used; near 1 it was the limit, and the rate is a lower bound',
       'queueing: for one persistent QoS 1 subscriber that is away, as mosquitto and RabbitMQ do here too',
       ...remarks,
     ],
