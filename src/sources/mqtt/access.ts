@@ -2,7 +2,10 @@
 
 import { type DeviceTopic, filterCovers, isTopicFilter, parseDeviceTopic } from '../../model/topic.ts';
 
-/** An authenticated sender. `service` accounts (Home Assistant, tests) read everything and give commands. */
+/**
+ * An authenticated sender. `service` accounts (Home Assistant, tests) read everything, give commands, and share
+ * Home Assistant's own topics.
+ */
 export interface Account {
   readonly deviceId: string;
   readonly service: boolean;
@@ -19,7 +22,11 @@ export interface Credentials {
 export type PublishTarget =
   | { readonly kind: 'message'; readonly topic: DeviceTopic }
   | { readonly kind: 'gateway-command'; readonly name: string }
-  | { readonly kind: 'device-command' };
+  | { readonly kind: 'device-command' }
+  | { readonly kind: 'home-assistant' };
+
+/** Where Home Assistant looks for devices and says that it is there: its discovery, birth and will topics. */
+export const homeAssistantPrefix = 'homeassistant/';
 
 /** Where a publish goes, undefined when the account may not publish there. */
 export function publishTarget(root: string, account: Account, topic: string): PublishTarget | undefined {
@@ -30,8 +37,12 @@ export function publishTarget(root: string, account: Account, topic: string): Pu
   if (!account.service) return undefined;
   if (device !== undefined) return { kind: 'device-command' };
   const prefix = `${root}/gateway/commands/`;
-  if (!topic.startsWith(prefix) || topic.length === prefix.length) return undefined;
-  return { kind: 'gateway-command', name: topic.slice(prefix.length) };
+  if (topic.startsWith(prefix) && topic.length > prefix.length) {
+    return { kind: 'gateway-command', name: topic.slice(prefix.length) };
+  }
+  // With a topic root of that name, what the gateway says stays the gateway's.
+  if (topic.startsWith(`${root}/`) || !topic.startsWith(homeAssistantPrefix)) return undefined;
+  return topic.length > homeAssistantPrefix.length ? { kind: 'home-assistant' } : undefined;
 }
 
 /** Whether everything the filter can match is the account's to read. */
@@ -39,14 +50,19 @@ export function mayRead(root: string, account: Account, filter: string): boolean
   if (!isTopicFilter(filter)) return false;
   if (filterCovers(`${root}/devices/${account.deviceId}/#`, filter)) return true;
   if (!account.service) return false;
-  return filterCovers(`${root}/devices/#`, filter) || filterCovers(`${root}/gateway/#`, filter);
+  return (
+    filterCovers(`${root}/devices/#`, filter) ||
+    filterCovers(`${root}/gateway/#`, filter) ||
+    filterCovers(`${homeAssistantPrefix}#`, filter)
+  );
 }
 
 /**
- * Status and alarms describe the present and may be retained. Telemetry is history and a retained command would
+ * Status, alarms and what Home Assistant discovers describe the present and may be retained. Telemetry is history and a retained command would
  * be carried out again at every reconnect: those are taken, but not retained.
  */
 export function mayRetain(target: PublishTarget): boolean {
+  if (target.kind === 'home-assistant') return true;
   if (target.kind !== 'message') return false;
   return target.topic.channel === 'status' || target.topic.channel === 'alarms';
 }

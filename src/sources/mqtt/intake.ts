@@ -303,8 +303,7 @@ export class Intake {
 
   #limitRetained(packet: BrokerPacket, target: PublishTarget): void {
     if (!packet.retain) return;
-    const owner = target.kind === 'message' ? target.topic.deviceId : undefined;
-    const fits = this.#options.sessions.hasRoomForRetained(packet.topic, packet.payload.length, owner);
+    const fits = this.#options.sessions.hasRoomForRetained(packet.topic, packet.payload.length);
     if (mayRetain(target) && fits) return;
     packet.retain = false;
     this.counts.refusedRetained += 1;

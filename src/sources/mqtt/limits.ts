@@ -33,6 +33,8 @@ export interface MqttLimits {
   readonly retainedBytes: number;
   readonly retained: number;
   readonly retainedPerDevice: number;
+  /** Below `homeassistant/`, all accounts together: discovery must not take the place of the devices' status. */
+  readonly retainedHomeAssistant: number;
   /** How long an acknowledgement may wait for the journal before its connection is closed. */
   readonly ackTimeoutMs: number;
 }
@@ -61,6 +63,7 @@ export const defaultLimits: MqttLimits = {
   retainedBytes: 4096,
   retained: 2000,
   retainedPerDevice: 20,
+  retainedHomeAssistant: 1000,
   // An ESP32 drops a record from its outbox after 30 s without an acknowledgement.
   ackTimeoutMs: 20_000,
 };

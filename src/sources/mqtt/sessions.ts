@@ -10,6 +10,7 @@
 
 import { matchesFilter } from '../../model/topic.ts';
 import type { Clock } from '../../platform/clock.ts';
+import { homeAssistantPrefix } from './access.ts';
 import type { MqttLimits } from './limits.ts';
 import type { LogWrite, SessionLog } from './session-log.ts';
 import {
@@ -341,12 +342,15 @@ export class Sessions {
     this.#log.writeLazily([retainedWrite(publish)]);
   }
 
-  /** Whether a retained message of this size may be kept for its owner. */
-  hasRoomForRetained(topic: string, bytes: number, owner: string | undefined): boolean {
-    if (bytes === 0 || this.#retained.has(topic)) return bytes <= this.#limits.retainedBytes;
-    if (bytes > this.#limits.retainedBytes || this.#retained.size >= this.#limits.retained) return false;
+  /** Whether a retained message of this size may be kept for the owner of its topic. */
+  hasRoomForRetained(topic: string, bytes: number): boolean {
+    const limits = this.#limits;
+    if (bytes === 0 || this.#retained.has(topic)) return bytes <= limits.retainedBytes;
+    if (bytes > limits.retainedBytes || this.#retained.size >= limits.retained) return false;
+    const owner = ownerOf(topic);
     if (owner === undefined) return true;
-    return (this.#retainedByOwner.get(owner) ?? 0) < this.#limits.retainedPerDevice;
+    const most = owner === homeAssistantPrefix ? limits.retainedHomeAssistant : limits.retainedPerDevice;
+    return (this.#retainedByOwner.get(owner) ?? 0) < most;
   }
 
   *retainedMatching(filters: readonly string[]): Generator<StoredMessage> {
@@ -726,8 +730,9 @@ function sameSubscription(a: Subscription, b: Subscription): boolean {
   );
 }
 
-/** `{root}/devices/{id}/…` → id. */
+/** `{root}/devices/{id}/…` → id. Home Assistant's topics count as one, under a name that no device can have. */
 function ownerOf(topic: string): string | undefined {
+  if (topic.startsWith(homeAssistantPrefix)) return homeAssistantPrefix;
   return /(?:^|\/)devices\/([^/]+)\//.exec(topic)?.[1];
 }
 

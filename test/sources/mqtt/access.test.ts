@@ -32,7 +32,11 @@ const publishes: [topic: string, device: boolean, service: boolean][] = [
   ['iotflow/gateway/alarms', false, false],
   ['$SYS/broker/uptime', false, false],
   ['$share/g/iotflow/devices/probe-1/telemetry/leak', false, false],
-  ['homeassistant/status', false, false],
+  ['homeassistant/status', false, true],
+  ['homeassistant/sensor/probe-1/moisture/config', false, true],
+  ['homeassistant/', false, false],
+  ['homeassistant', false, false],
+  ['homeassistantx/status', false, false],
 ];
 
 test.each(publishes)('publishing to %s: a device %s, a service account %s', (topic, byDevice, byService) => {
@@ -54,6 +58,10 @@ const reads: [filter: string, device: boolean, service: boolean][] = [
   ['iotflow/devices/+', false, true],
   ['iotflow/gateway/#', false, true],
   ['iotflow/gateway/alarms', false, true],
+  ['homeassistant/#', false, true],
+  ['homeassistant/status', false, true],
+  ['homeassistant/+/probe-1/#', false, true],
+  ['+/status', false, false],
   ['iotflow/#', false, false],
   ['iotflow/+/probe-1/#', false, false],
   ['+/devices/probe-1/#', false, false],
@@ -78,6 +86,23 @@ test.each([
 ])('retaining %s: %s', (topic, allowed) => {
   const target = publishTarget('iotflow', device, topic);
   expect(target !== undefined && mayRetain(target)).toBe(allowed);
+});
+
+test('Home Assistant may keep what it discovers, but not the commands it gives', () => {
+  const retained = (topic: string) => {
+    const target = publishTarget('iotflow', service, topic);
+    return target !== undefined && mayRetain(target);
+  };
+  expect(retained('homeassistant/sensor/probe-1/moisture/config')).toBe(true);
+  expect(retained(`${own}/commands/open`)).toBe(false);
+  expect(retained('iotflow/gateway/commands/silence')).toBe(false);
+});
+
+test('a topic root named homeassistant does not open the gateway’s own topics', () => {
+  expect(publishTarget('homeassistant', service, 'homeassistant/gateway/alarms')).toBeUndefined();
+  expect(
+    publishTarget('homeassistant', service, 'homeassistant/devices/probe-1/telemetry/x'),
+  ).toBeUndefined();
 });
 
 test('a topic root of two levels keeps devices apart as well', () => {
