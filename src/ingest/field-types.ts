@@ -13,6 +13,8 @@ const defaults = {
   fieldsMax: 10_000,
 } as const;
 
+const nothing: readonly StateWrite[] = [];
+
 export type Pinning = 'taken' | 'conflict' | 'limit';
 
 /** Readable where the names allow it; the value repeats them, so the key is never parsed. */
@@ -71,15 +73,16 @@ export class FieldTypes {
   }
 
   /** What the next append must write along; give it back with `restore` when that append fails. */
-  takeUnsaved(): StateWrite[] {
-    if (this.#unsaved.length === 0) return this.#unsaved;
+  takeUnsaved(): readonly StateWrite[] {
+    // Not the list itself: whoever took it while it was empty would give back what others put there.
+    if (this.#unsaved.length === 0) return nothing;
     const writes = this.#unsaved;
     this.#unsaved = [];
     return writes;
   }
 
   restore(writes: readonly StateWrite[]): void {
-    this.#unsaved.push(...writes);
+    for (const write of writes) this.#unsaved.push(write);
   }
 
   #set(measurement: string, field: string, type: FieldType): void {

@@ -124,25 +124,34 @@ export class Ingest {
    * @throws GatewayError of the journal (`JOURNAL_FULL`, `JOURNAL_STALLED`, `JOURNAL_FAILED`): not taken, may be
    * sent again.
    */
-  readonly take: Sink = async (message) => {
+  readonly take: Sink = (message) => {
+    try {
+      return this.#take(message);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  };
+
+  // No async function on the way down: at full load each would cost more than decoding does.
+  #take(message: Message): Promise<void> {
     this.#messages += 1;
     const { samples, tagsDropped } = decode(message);
     this.#tagsDropped += tagsDropped;
     if (samples.length === 0) {
       this.#empty += 1;
-      return;
+      return Promise.resolve();
     }
     const points = samples.map((sample) => this.#pointOf(message, sample));
     const visible = points.filter((point) => point.fields.size > 0);
     if (visible.length > 0) this.#options.observe(visible, message);
 
+    const { deviceId } = message;
     const identity = samples.length === 1 ? identityOf(samples[0]) : undefined;
     if (identity !== undefined) {
-      const copy = this.#seen.copyOf(message.deviceId, identity.stream, identity.seq);
+      const copy = this.#seen.copyOf(deviceId, identity.stream, identity.seq);
       if (copy !== undefined) {
         this.#duplicates += 1;
-        await copy;
-        return;
+        return copy;
       }
     }
 
@@ -154,15 +163,9 @@ export class Ingest {
       else this.#encode(work, message, point);
     }
     const stored = this.#store(message, work, identity);
-    if (identity === undefined) return stored;
-    const { deviceId } = message;
-    this.#seen.awaitWith(deviceId, identity.stream, identity.seq, stored);
-    try {
-      await stored;
-    } finally {
-      this.#seen.settled(deviceId, identity.stream, identity.seq);
-    }
-  };
+    if (identity !== undefined) this.#seen.awaitWith(deviceId, identity.stream, identity.seq, stored);
+    return stored;
+  }
 
   /** The registry entry changed: the next point carries the new tags. */
   forget(deviceId: string): void {
@@ -277,44 +280,45 @@ export class Ingest {
     });
   }
 
-  async #store(message: Message, work: Work, identity: Identity | undefined): Promise<void> {
+  #store(message: Message, work: Work, identity: Identity | undefined): Promise<void> {
+    const { deviceId, channel } = message;
+    const pins = work.points > 0 ? this.#types.takeUnsaved() : [];
+    const marks =
+      identity !== undefined && work.points > 0
+        ? this.#seen.mark(deviceId, identity.stream, identity.seq)
+        : [];
+    const state: StateWrite[] = pins.length === 0 ? marks : [...pins, ...marks];
+    const append: Append = { class: classOf[channel], lines: work.lines, points: work.points, state };
     this.#inFlight += 1;
-    try {
-      if (work.letters.length === 0) await this.#append(message, work, identity);
-      else {
-        // Each of them counts: what is durable already stays, and sending again repeats it harmlessly.
-        const letters = work.letters.map((letter) => this.#options.deadLetters.add(letter));
-        const appended = work.points > 0 ? [this.#append(message, work, identity)] : [];
-        const outcomes = await Promise.allSettled([...appended, ...letters]);
-        for (const outcome of outcomes) {
-          if (outcome.status === 'fulfilled') continue;
-          // Sent again it must not pass for a copy: its letter is still missing.
-          if (identity !== undefined) this.#unmark(message.deviceId, identity, outcome.reason);
-          throw outcome.reason;
-        }
-      }
-    } catch (error) {
-      this.#refusedForNow += 1;
-      throw error;
-    } finally {
-      this.#inFlight -= 1;
-    }
+    const durable =
+      work.letters.length === 0
+        ? this.#options.appender.append(append)
+        : this.#storeAll(append, work.letters);
+    return durable.then(
+      () => {
+        this.#inFlight -= 1;
+        this.#points += work.points;
+        if (identity !== undefined) this.#seen.settled(deviceId, identity.stream, identity.seq);
+      },
+      (error: unknown) => {
+        this.#inFlight -= 1;
+        this.#refusedForNow += 1;
+        this.#types.restore(pins);
+        // Sent again it must not pass for a copy: some of it is still missing.
+        if (identity !== undefined) this.#unmark(deviceId, identity, error);
+        throw error;
+      },
+    );
   }
 
-  async #append(message: Message, work: Work, identity: Identity | undefined): Promise<void> {
-    const pins = this.#types.takeUnsaved();
-    const marks =
-      identity === undefined ? [] : this.#seen.mark(message.deviceId, identity.stream, identity.seq);
-    const state: StateWrite[] = marks.length === 0 ? pins : [...pins, ...marks];
-    const append: Append = { class: classOf[message.channel], lines: work.lines, points: work.points };
-    try {
-      await this.#options.appender.append(state.length === 0 ? append : { ...append, state });
-    } catch (error) {
-      this.#types.restore(pins);
-      if (identity !== undefined) this.#unmark(message.deviceId, identity, error);
-      throw error;
+  /** Each of them counts: what is durable already stays, and sending again repeats it harmlessly. */
+  async #storeAll(append: Append, letters: readonly DeadLetter[]): Promise<void> {
+    const { appender, deadLetters } = this.#options;
+    const added = letters.map((letter) => deadLetters.add(letter));
+    const appended = append.points > 0 ? [appender.append(append)] : [];
+    for (const outcome of await Promise.allSettled([...appended, ...added])) {
+      if (outcome.status === 'rejected') throw outcome.reason;
     }
-    this.#points += work.points;
   }
 
   /** A later append of the device may have written this message as seen; that must not outlive a restart. */

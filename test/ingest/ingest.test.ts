@@ -110,6 +110,21 @@ test('a type whose append failed is written with the next one', async () => {
   expect([...journal.state.keys()]).toEqual(['ingest/type/leak/v']);
 });
 
+test('however many messages fail together with a new type, it is written once', async () => {
+  const { ingest, journal } = await opened();
+  journal.failWith = full;
+  journal.stall();
+  const failing = Array.from({ length: 60 }, () => ingest.take(message('{"v":1}')));
+  journal.release();
+  const outcomes = await Promise.allSettled(failing);
+  expect(new Set(outcomes.map((outcome) => outcome.status === 'rejected' && outcome.reason))).toEqual(
+    new Set([full]),
+  );
+  journal.failWith = undefined;
+  await ingest.take(message('{"v":1}'));
+  expect(journal.appends[0]?.state).toHaveLength(1);
+});
+
 test('at the limit of fields new ones are refused and known ones go on', async () => {
   const { ingest, journal } = await opened({ fieldTypesMax: 1 });
   await ingest.take(message('{"a":1}'));
