@@ -11,7 +11,8 @@
 //  5. aedes reads with `conn.read(null)`: that is where the packet guard stands.
 //  6. The keep-alive timer is refreshed by packets only: while we hold a client's packets we refresh it.
 //  7. The next packet id starts at random; it is moved past ids that a restored session has in flight.
-//  8. `_serverKeepAlive`, set before `preConnect` is answered, is told to MQTT 5 clients.
+//  8. `_nextBatch` reads on: aedes itself does so only for packets that went through its parser.
+//  9. `_serverKeepAlive`, set before `preConnect` is answered, is told to MQTT 5 clients.
 
 import type { Duplex } from 'node:stream';
 import { Aedes, type AedesOptions } from 'aedes';
@@ -53,6 +54,8 @@ export interface BrokerClient {
   readonly clean: boolean;
   readonly connected: boolean;
   readonly connecting: boolean;
+  /** CONNACK is out; packets that came before it are still to be handled until `connected`. */
+  readonly connackSent: boolean;
   readonly closed: boolean;
   readonly conn: Duplex;
   readonly sessionExpiryInterval: number;
@@ -70,6 +73,8 @@ export interface BrokerClient {
   waitForDrain(done: (error: Error | null, client: BrokerClient) => void): void;
   disconnect(options: { reasonCode?: number }, done?: () => void): void;
   close(done?: () => void): void;
+  emit(event: 'error', error: Error): void;
+  _nextBatch(): void;
 }
 
 export interface ConnectPacket {

@@ -1,6 +1,7 @@
 // What we know of one MQTT connection. Plain data; the stages of the source share it.
 
 import type { Account } from './access.ts';
+import { Acknowledgements } from './acknowledgements.ts';
 import type { BrokerClient, BrokerPacket } from './broker-internals.ts';
 import type { Outflow } from './outflow.ts';
 import type { PacketGuard } from './packet-guard.ts';
@@ -26,6 +27,7 @@ export interface Connection {
   readonly client: BrokerClient;
   readonly guard: PacketGuard;
   readonly outflow: Outflow;
+  readonly acknowledgements: Acknowledgements;
   readonly ticket: string;
   /** Undefined before the login and after a revocation. */
   account: Account | undefined;
@@ -45,6 +47,8 @@ export interface Connection {
   waiting: number;
   /** QoS 0 publishes held to the sink's pace. */
   slowed: number;
+  /** aedes was told that there is nothing to read, and there may be. */
+  isHeldBack: boolean;
   readonly acknowledged: AcknowledgedRing;
 }
 
@@ -60,6 +64,7 @@ export function newConnection(
     client,
     guard,
     outflow,
+    acknowledgements: new Acknowledgements(client.conn),
     ticket,
     account: undefined,
     session: undefined,
@@ -72,6 +77,7 @@ export function newConnection(
     waitingBytes: 0,
     waiting: 0,
     slowed: 0,
+    isHeldBack: false,
     acknowledged: { ids: new Uint16Array(ringSize), lengths: new Uint32Array(ringSize), next: 0 },
   };
 }

@@ -247,6 +247,7 @@ export class Intake {
       if (client.closed) this.#publishOrphan(head.packet);
       else head.done();
     }
+    readOn(connection);
   }
 
   /** Durable, but its publisher is gone: aedes would not go on. Subscribers get it all the same. */
@@ -348,14 +349,21 @@ export class Intake {
 
 /**
  * Whether nothing more is to be read from the connection for now. aedes alone would read one more chunk for each
- * that arrives while a single publish waits. When a publish ends, aedes reads on by itself.
+ * that arrives while a single publish waits.
  */
 export function isSated(connection: Connection): boolean {
   if (connection.slowed > 0) return true;
   return connection.waiting >= waitingMax || connection.waitingBytes >= waitingBytesMax;
 }
 
-function wait(connection: Connection, packet: BrokerPacket, change: 1 | -1): void {
+/** Reads what was left in the socket while the connection was sated. */
+export function readOn(connection: Connection): void {
+  if (!connection.isHeldBack || connection.client.closed || isSated(connection)) return;
+  connection.isHeldBack = false;
+  connection.client._nextBatch();
+}
+
+export function wait(connection: Connection, packet: BrokerPacket, change: 1 | -1): void {
   connection.waiting += change;
   connection.waitingBytes += change * packet.payload.length;
 }

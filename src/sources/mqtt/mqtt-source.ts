@@ -26,6 +26,7 @@ import {
   openBroker,
 } from './broker-internals.ts';
 import { type Connection, incomingOf, newConnection } from './connection.ts';
+import { takePublishes } from './direct-publish.ts';
 import { type CommandHandler, Intake, isSated } from './intake.ts';
 import { defaultLimits, type MqttLimits } from './limits.ts';
 import { type Listeners, openListeners, type Ports } from './listeners.ts';
@@ -75,6 +76,7 @@ const badUserNameOrPassword = 4;
 const notAuthorized = 5;
 const notAuthorizedReason = 0x87;
 
+const wantedMax = 4096;
 const sweepMs = 1000;
 const drainMs = 2000;
 /** How long a client may take to read why it is refused. */
@@ -91,6 +93,8 @@ export class MqttSource {
   readonly #connections = new Map<BrokerClient, Connection>();
   readonly #owners = new Map<string, { deviceId: string; connections: number }>();
   readonly #wills = new WeakMap<BrokerPacket, { account: Account; number: number }>();
+  /** By topic; forgotten whenever a filter is granted. What is wanted by mistake is delivered to nobody. */
+  readonly #wanted = new Map<string, boolean>();
   readonly #offences = new Map<Offence, number>();
   readonly #counts = {
     connections: 0,
@@ -258,6 +262,7 @@ export class MqttSource {
           (connection.filters.has(topic) || connection.filters.size < this.#limits.subscriptionsPerClient);
         if (fits && this.#mayRead(connection.account, topic)) {
           connection.filters.add(topic);
+          this.#wanted.clear();
           answer(null, subscription);
           return;
         }
@@ -286,15 +291,27 @@ export class MqttSource {
       mayDeliver0: (packet) => this.#mayDeliver0(connection, packet),
       waitForDrain: (done) => outflow.waitForDrain(done),
     });
+    const direct = { intake: this.#intake, broker, isWanted: (topic: string) => this.#isWanted(topic) };
     inspectReads(
       stream,
-      () => isSated(connection),
+      () => {
+        connection.isHeldBack = isSated(connection);
+        return connection.isHeldBack;
+      },
       (chunk) => {
+        if (outflow.isOverrun && !outflow.isOverflowing) {
+          this.#counts.slowReadersCut += 1;
+          outflow.overflow();
+        }
+        if (outflow.isOverflowing) return null;
         connection.readMs = this.#options.clock.monotonicMs();
         const refused = guard.offence !== undefined;
         const good = guard.push(chunk);
         if (guard.offence !== undefined && !refused) this.#refuse(connection, guard.offence);
-        return good ?? null;
+        if (good === undefined) return null;
+        const taken = takePublishes(connection, good, direct);
+        if (taken === 0) return good;
+        return taken === good.length ? null : good.subarray(taken);
       },
     );
   }
@@ -432,7 +449,27 @@ export class MqttSource {
       done(new Error('not authorized'));
       return;
     }
-    this.#intake.accept(connection, packet, done);
+    this.#intake.accept(connection, packet, (error) => {
+      connection.acknowledgements.flush();
+      done(error);
+    });
+  }
+
+  /** Subscribers that are connected, and sessions whose client is away. Remembered: devices publish to few topics. */
+  #isWanted(topic: string): boolean {
+    const known = this.#wanted.get(topic);
+    if (known !== undefined) return known;
+    const isWanted = this.#sessions.subscribers(topic).length > 0 || this.#isSubscribed(topic);
+    if (this.#wanted.size >= wantedMax) this.#wanted.clear();
+    this.#wanted.set(topic, isWanted);
+    return isWanted;
+  }
+
+  #isSubscribed(topic: string): boolean {
+    for (const { filters } of this.#connections.values()) {
+      for (const filter of filters) if (matchesFilter(filter, topic)) return true;
+    }
+    return false;
   }
 
   #keepWill(client: BrokerClient, will: BrokerPacket): void {

@@ -36,6 +36,11 @@ export class Outflow {
     return this.#connection.writableLength > this.#boundBytes;
   }
 
+  /** So much is unsent that it can only be answers to a client that sends and never reads. */
+  get isOverrun(): boolean {
+    return this.#connection.writableLength > this.#boundBytes * 1.25;
+  }
+
   /** Its connection is being ended for reading too slowly. */
   get isOverflowing(): boolean {
     return this.#overflowing;

@@ -1,3 +1,4 @@
+import { generate } from 'mqtt-packet';
 import { expect, test } from 'vitest';
 import type { Message } from '../../../src/model/message.ts';
 import { GatewayError } from '../../../src/platform/errors.ts';
@@ -61,6 +62,83 @@ test('acknowledgements keep the order of their publishes when the sink finishes 
   const ids = [];
   for (let index = 0; index < 3; index += 1) ids.push((await wire.next('puback')).messageId);
   expect(ids).toEqual([1, 2, 3]);
+});
+
+test('messages keep their order, however they and what comes between them are mixed on the wire', async () => {
+  const { port, messages } = await startGateway();
+  const reader = await Wire.tcp(port);
+  await reader.login('service-1', { clean: false });
+  await reader.subscribe('iotflow/devices/#', 1);
+  const wire = await Wire.tcp(port);
+  await wire.login('probe-1');
+  wire.stream.cork();
+  let messageId = 0;
+  for (let round = 0; round < 40; round += 1) {
+    // After something that is no message the rest of a chunk goes another way through the broker.
+    if (round % 3 === 1) wire.send({ cmd: 'pingreq' });
+    for (let count = 0; count < 5; count += 1) {
+      messageId += 1;
+      wire.publish(leak, `${messageId}`, { qos: 1, messageId });
+    }
+    if (round % 4 === 3) {
+      // Each write becomes a chunk of its own.
+      wire.stream.uncork();
+      await new Promise((resolve) => setImmediate(resolve));
+      wire.stream.cork();
+    }
+  }
+  wire.stream.uncork();
+  const acknowledged: unknown[] = [];
+  const received: string[] = [];
+  const wanted = Array.from({ length: messageId }, (_, index) => index + 1);
+  for (const _ of wanted) {
+    acknowledged.push((await wire.next('puback')).messageId);
+    const got = await reader.next('publish');
+    received.push(String(got.payload));
+    reader.send({ cmd: 'puback', messageId: got.messageId });
+  }
+  expect(acknowledged).toEqual(wanted);
+  expect(received).toEqual(wanted.map(String));
+  expect(messages.map(({ payload }) => payload.toString())).toEqual(wanted.map(String));
+});
+
+test('a message cut anywhere by the network is taken once it is whole', async () => {
+  const { port, messages } = await startGateway();
+  const wire = await Wire.tcp(port);
+  await wire.login('probe-1');
+  const packet = generate({
+    cmd: 'publish',
+    topic: leak,
+    payload: 'x'.repeat(200),
+    qos: 1,
+    messageId: 5,
+    dup: false,
+    retain: false,
+  });
+  const twice = Buffer.concat([packet, packet]);
+  for (const at of [1, 2, 3, 20, packet.length - 1, packet.length + 1, packet.length + 30]) {
+    wire.raw(twice.subarray(0, at));
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    wire.raw(twice.subarray(at));
+    expect([await wire.next('puback'), await wire.next('puback')]).toMatchObject([
+      { messageId: 5 },
+      { messageId: 5 },
+    ]);
+  }
+  expect(messages).toHaveLength(14);
+});
+
+test('a topic nobody wanted reaches who subscribes to it later', async () => {
+  const { port } = await startGateway();
+  const wire = await Wire.tcp(port);
+  await wire.login('probe-1');
+  wire.publish(leak, 'before', { qos: 1, messageId: 1 });
+  await wire.next('puback');
+  const reader = await Wire.tcp(port);
+  await reader.login('service-1');
+  await reader.subscribe('iotflow/devices/+/telemetry/#', 0);
+  wire.publish(leak, 'after', { qos: 1, messageId: 2 });
+  expect(String((await reader.next('publish')).payload)).toBe('after');
 });
 
 test('QoS 0 is taken at once while the sink keeps up, and at its pace while it is behind', async () => {

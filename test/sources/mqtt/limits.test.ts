@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { Duplex } from 'node:stream';
 import { Aedes } from 'aedes';
+import { generate } from 'mqtt-packet';
 import { expect, test } from 'vitest';
 import { startGateway, until } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
@@ -207,6 +209,35 @@ test('a subscriber that stops reading costs the others nothing', async () => {
   expect(stats.slowReadersCut).toBe(1);
   expect(stats.unsentBytes).toBeLessThan(2 * 1024 * 1024);
 });
+
+test.each([4, 5] as const)(
+  'a publisher that never reads its answers is cut off (level %i)',
+  async (version) => {
+    const { port, source } = await startGateway({ limits: { clientQueueBytes: 4096 } });
+    const wire = await Wire.tcp(port, version);
+    await wire.login('probe-1');
+    wire.stream.pause();
+    // The kernel takes some megabytes of answers before the gateway notices.
+    const packet = generate(
+      {
+        cmd: 'publish',
+        topic: 'iotflow/devices/probe-1/telemetry/x',
+        payload: '1',
+        qos: 1,
+        messageId: 1,
+        dup: false,
+        retain: false,
+      },
+      { protocolVersion: version },
+    );
+    const many = Buffer.concat(Array.from({ length: 5000 }, () => packet));
+    while (source.stats().slowReadersCut === 0) {
+      if (!wire.stream.write(many))
+        await Promise.race([once(wire.stream, 'drain'), once(wire.stream, 'close')]);
+    }
+    expect(source.stats().slowReadersCut).toBe(1);
+  },
+);
 
 test('a session whose reader was cut off for being slow still has its queue', async () => {
   const { port, source } = await startGateway({ limits: { clientQueueBytes: 64 * 1024 } });
