@@ -8,6 +8,7 @@ import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Append, Appender, StateWrite } from './contract.ts';
 import {
   type FrameHeader,
+  frameBytesMax,
   headerBytes,
   keyBytesMax,
   type PerClass,
@@ -20,8 +21,9 @@ import type { StateMap } from './hot-state.ts';
 import type { Ring } from './ring.ts';
 
 /** A frame takes no more appends beyond this; a larger one means more lost to one flipped bit. */
-const framePayloadBytes = 512 * 1024;
-const bufferBytes = 1024 * 1024 + 64 * 1024;
+const framePayloadBytesMax = 512 * 1024;
+/** A segment holds several frames, however small it is. */
+const framesPerSegmentMin = 8;
 
 /** Upper bounds of the sync-time histogram, milliseconds. */
 export const syncBucketsMs = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] as const;
@@ -99,7 +101,7 @@ export class Committer implements Appender {
   readonly #options: CommitterOptions;
   readonly #ring: Ring;
   readonly #state: StateMap;
-  readonly #buffer = Buffer.alloc(bufferBytes);
+  readonly #buffer = Buffer.alloc(frameBytesMax);
   readonly #syncCounts: number[] = new Array(syncBucketsMs.length + 1).fill(0);
   #queue: (Entry | LazyEntry)[] = [];
   /** Entries of the queue that want a commit now. */
@@ -181,7 +183,13 @@ export class Committer implements Appender {
   writeLazily(writes: readonly StateWrite[]): void {
     if (writes.length === 0 || this.#isClosed) return;
     const bytes = writes.reduce((sum, write) => sum + stateWriteBytes(write), 0);
-    assert(bytes <= this.#options.appendBytesMax, 'BUG: too much state at once');
+    if (bytes > this.#options.appendBytesMax) {
+      assert(writes.length > 1, 'BUG: too much state at once');
+      const half = Math.ceil(writes.length / 2);
+      this.writeLazily(writes.slice(0, half));
+      this.writeLazily(writes.slice(half));
+      return;
+    }
     const last = this.#queue[this.#queue.length - 1];
     let entry: LazyEntry;
     if (last !== undefined && isLazy(last) && last.bytes + bytes <= this.#lazyBytesMax) entry = last;
@@ -243,10 +251,11 @@ export class Committer implements Appender {
         this.#rejectEntry(entry, new GatewayError('JOURNAL_CLOSED', 'the journal is closed'));
     }
     this.#queue = [];
-    const watermarks = this.#options.watermarks(this.#lastLinesSequence + 1);
-    if (watermarks.every((watermark, index) => watermark <= (this.#writtenWatermarks[index] ?? 0))) return;
+    const known = this.#options.watermarks(this.#lastLinesSequence + 1);
+    if (known.every((watermark, index) => watermark <= (this.#writtenWatermarks[index] ?? 0))) return;
     if (!this.#ring.claim(padded(headerBytes), true)) return;
-    await this.#write([this.#encode([], 0)]).catch(() => undefined);
+    const watermarks = this.#watermarks();
+    await this.#write([this.#encode([], 0, 0, watermarks)]).catch(() => undefined);
   }
 
   stats(): CommitterStats {
@@ -268,7 +277,11 @@ export class Committer implements Appender {
   }
 
   get #lazyBytesMax(): number {
-    return Math.min(framePayloadBytes / 4, this.#options.appendBytesMax);
+    return Math.min(this.#framePayloadBytes / 4, this.#options.appendBytesMax);
+  }
+
+  get #framePayloadBytes(): number {
+    return Math.min(framePayloadBytesMax, this.#ring.segmentBytes / framesPerSegmentMin);
   }
 
   get #wantsCommit(): boolean {
@@ -278,7 +291,8 @@ export class Committer implements Appender {
   async #run(): Promise<void> {
     while (this.#wantsCommit && this.#retryTimer === undefined) {
       if (!this.#claim()) break;
-      await this.#commit();
+      if (this.#ring.isFloorDue) await this.#commitFloor();
+      else await this.#commit();
       await new Promise(setImmediate);
     }
     if (this.#queue.length === 0) this.#isLazyDue = false;
@@ -314,8 +328,38 @@ export class Committer implements Appender {
 
   #refuseAll(): void {
     const entries = this.#queue;
-    this.#queue = entries.filter(isLazy);
     for (const entry of entries) if (!isLazy(entry)) this.#refuse(entry);
+    this.#queue = this.#merge(entries.filter(isLazy));
+  }
+
+  /**
+   * Lazy writes that have to wait, nothing between them: what a newer one replaces goes, as do deletes of what was
+   * never stored, so that a disk that fails for days costs no more memory than there are keys. Calls stay whole.
+   */
+  #merge(entries: readonly LazyEntry[]): LazyEntry[] {
+    const merged: LazyEntry[] = [];
+    const newer = new Set<string>();
+    for (const entry of [...entries].reverse()) {
+      for (const [key, write] of entry.writes) {
+        const isReplaced = newer.has(key);
+        newer.add(key);
+        const isNothing = write.value === undefined && !this.#state.mayHave(key);
+        if (isReplaced || isNothing) {
+          entry.writes.delete(key);
+          entry.bytes -= stateWriteBytes(write);
+          this.#state.unstage(write);
+        } else this.#state.restage(write);
+      }
+      const [next] = merged;
+      if (entry.writes.size === 0) continue;
+      if (next === undefined || next.bytes + entry.bytes > this.#lazyBytesMax) merged.unshift(entry);
+      else {
+        for (const [key, write] of next.writes) entry.writes.set(key, write);
+        entry.bytes += next.bytes;
+        merged[0] = entry;
+      }
+    }
+    return merged;
   }
 
   #refuse(entry: Entry): void {
@@ -330,7 +374,22 @@ export class Committer implements Appender {
     entry.reject(error);
   }
 
+  /** A frame of nothing, which carries the floor. */
+  async #commitFloor(): Promise<void> {
+    try {
+      await this.#write([this.#encode([], 0, 0, this.#watermarks())]);
+    } catch (error) {
+      this.#fail([], error);
+    }
+  }
+
+  #watermarks(): PerClass {
+    // Of all frames of the commit the first one's number: what is in the others nobody has delivered yet.
+    return this.#options.watermarks(this.#sequence + 1);
+  }
+
   async #commit(): Promise<void> {
+    const watermarks = this.#watermarks();
     const room = Math.min(this.#ring.remainingBytes, this.#buffer.length);
     const isReserve = this.#ring.freeSegments === 0;
     const taken: (Entry | LazyEntry)[] = [];
@@ -342,7 +401,7 @@ export class Committer implements Appender {
       let bytes = headerBytes;
       for (let entry = this.#queue[at]; entry !== undefined; entry = this.#queue[at]) {
         if (offset + padded(bytes + entry.bytes) > room) break;
-        if (group.length > 0 && bytes + entry.bytes > framePayloadBytes) break;
+        if (group.length > 0 && bytes + entry.bytes > this.#framePayloadBytes) break;
         // Written on in the reserve, telemetry would take the room kept for alarms.
         if (isReserve && !isLazy(entry) && entry.class === 2) break;
         group.push(entry);
@@ -350,7 +409,7 @@ export class Committer implements Appender {
         at += 1;
       }
       if (group.length === 0) break;
-      const frame = this.#encode(group, offset);
+      const frame = this.#encode(group, offset, frames.length, watermarks);
       frames.push(frame);
       offset += padded(frame.header.length);
       for (const entry of group) taken.push(entry);
@@ -390,7 +449,12 @@ export class Committer implements Appender {
       this.#rejectEntry(entry, new GatewayError('JOURNAL_FAILED', message, { cause: error }));
     }
     // Lazy writes are tried again, still before anything that came after them.
-    this.#queue = [...lazy, ...this.#queue];
+    let next = this.#queue[0];
+    for (; next !== undefined && isLazy(next); next = this.#queue[0]) {
+      lazy.push(next);
+      this.#queue.shift();
+    }
+    this.#queue = [...this.#merge(lazy), ...this.#queue];
     if (lazy.length > 0 && !this.#isClosed) this.#armLazyTimer();
     this.#isLazyDue = false;
     // Every failure costs a segment: a failing disk must not use them all up at once.
@@ -403,7 +467,12 @@ export class Committer implements Appender {
     this.#options.onCommit(0);
   }
 
-  #encode(group: readonly (Entry | LazyEntry)[], offset: number): EncodedFrame {
+  #encode(
+    group: readonly (Entry | LazyEntry)[],
+    offset: number,
+    place: number,
+    watermarks: PerClass,
+  ): EncodedFrame {
     const buffer = this.#buffer;
     const lines: [string, string, string] = ['', '', ''];
     const points: [number, number, number] = [0, 0, 0];
@@ -433,10 +502,13 @@ export class Committer implements Appender {
     const sequence = this.#sequence + 1;
     const header: FrameHeader = {
       length: at - offset,
-      segment: this.#ring.activeId,
+      segment: this.#ring.active.id,
+      life: this.#ring.active.life,
       sequence,
+      place,
+      isAfterOpening: this.#ring.active.isAfterOpening,
       previous: this.#committedSequence,
-      watermarks: this.#options.watermarks(sequence),
+      watermarks,
       floor: this.#ring.floor,
       pointsBefore: this.#pointsBefore,
       atMs: Math.floor(this.#options.journalMs()),

@@ -7,12 +7,18 @@ import type { DeadLetter, DeadLetters, HotState, StateWrite } from './contract.t
 const prefix = 'dead/';
 const idDigits = 16;
 const wordBytes = 4;
+/** Texts are for people: beyond this they are cut. */
+const textMax = 1000;
+/** More than key, times and cut texts of most letters take. */
+const letterOverheadBytes = 512;
 
 export interface DeadLetterBoxOptions {
   readonly lettersMax: number;
   readonly bytesMax: number;
   /** Longer payloads are cut. */
   readonly letterBytesMax: number;
+  /** Letters of one commit, unless it is a single one. */
+  readonly commitBytesMax: number;
   readonly wallMs: () => number;
 }
 
@@ -35,9 +41,17 @@ export interface DeadLetterStats {
 type Head = Omit<StoredLetter, 'id' | 'bytes'>;
 
 function encode(letter: DeadLetter, wallMs: number, bytesMax: number): Buffer {
-  const { bytes, ...rest } = letter;
+  const { bytes, reason, origin, ...rest } = letter;
   const isCut = bytes.length > bytesMax;
-  const head = Buffer.from(JSON.stringify({ ...rest, wallMs, isCut } satisfies Head));
+  const head = Buffer.from(
+    JSON.stringify({
+      ...rest,
+      reason: reason.slice(0, textMax),
+      ...(origin !== undefined && { origin: origin.slice(0, textMax) }),
+      wallMs,
+      isCut,
+    } satisfies Head),
+  );
   const length = Buffer.alloc(wordBytes);
   length.writeUInt32LE(head.length);
   return Buffer.concat([length, head, isCut ? bytes.subarray(0, bytesMax) : bytes]);
@@ -79,9 +93,27 @@ export class DeadLetterBox implements DeadLetters {
     return this.addAll([letter]);
   }
 
-  /** All or none of them, in one commit. */
+  /**
+   * In commits of bounded size: a batch of thousands of refused lines is more than one append may carry. When it
+   * rejects, the letters of the commits before are there.
+   */
   async addAll(letters: readonly DeadLetter[]): Promise<void> {
-    if (letters.length === 0) return;
+    let some: DeadLetter[] = [];
+    let bytes = 0;
+    for (const letter of letters) {
+      const more = Math.min(letter.bytes.length, this.#options.letterBytesMax) + letterOverheadBytes;
+      if (some.length > 0 && bytes + more > this.#options.commitBytesMax) {
+        await this.#addSome(some);
+        some = [];
+        bytes = 0;
+      }
+      some.push(letter);
+      bytes += more;
+    }
+    if (some.length > 0) await this.#addSome(some);
+  }
+
+  async #addSome(letters: readonly DeadLetter[]): Promise<void> {
     const writes: StateWrite[] = [];
     const ids: string[] = [];
     for (const letter of letters) {
@@ -92,22 +124,32 @@ export class DeadLetterBox implements DeadLetters {
       ids.push(id);
       writes.push({ key: prefix + id, value });
     }
-    let dropped = 0;
-    for (const [id] of this.#sizes) {
+    const dropped: [id: string, bytes: number][] = [];
+    for (const [id, bytes] of this.#sizes) {
       if (this.#sizes.size <= this.#options.lettersMax && this.#bytes <= this.#options.bytesMax) break;
       this.#forget(id);
-      dropped += 1;
+      dropped.push([id, bytes]);
       writes.push({ key: prefix + id, value: undefined });
     }
     try {
       await this.#state.write(writes);
     } catch (error) {
-      // The dropped ones are still stored but no longer listed; the next start finds them again.
       for (const id of ids) this.#forget(id);
+      this.#putBack(dropped.filter(([id]) => !ids.includes(id)));
       throw error;
     }
     this.#added += letters.length;
-    this.#dropped += dropped;
+    this.#dropped += dropped.length;
+  }
+
+  /** Those that were to go and are still stored, in their old places. */
+  #putBack(letters: readonly (readonly [id: string, bytes: number])[]): void {
+    const newer = [...this.#sizes];
+    this.#sizes.clear();
+    for (const [id, bytes] of [...letters, ...newer].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      this.#sizes.set(id, bytes);
+    }
+    for (const [, bytes] of letters) this.#bytes += bytes;
   }
 
   /** The oldest first, those behind the id `after`. */

@@ -16,7 +16,11 @@ export const keyBytesMax = 512;
 const magic = 0x014a4649;
 const wordSize = 2 ** 32;
 const deleted = 0xffffffff;
+/** Beside the place in the commit. */
+const afterOpeningBit = 2 ** 31;
 const stateOverheadBytes = 6;
+/** No frame is longer: what claims to be is damage, and its CRC is not worth calculating. */
+export const frameBytesMax = 1024 * 1024 + 64 * 1024;
 
 /** Numbers of a frame, by class in the order of `pointClasses`. */
 export type PerClass = readonly [alarm: number, event: number, telemetry: number];
@@ -26,7 +30,13 @@ export interface FrameHeader {
   readonly length: number;
   /** Number of the segment's present life: what a former life left behind has a lower one. */
   readonly segment: number;
+  /** Chosen at random for each life of a segment: bytes a device sent cannot be taken for a frame. */
+  readonly life: number;
   readonly sequence: number;
+  /** Frames of the same commit before this one. */
+  readonly place: number;
+  /** In the first segment written after the journal was opened: the one before ended with what was being written. */
+  readonly isAfterOpening: boolean;
   /** Sequence of the committed frame before; tells a lost frame from one that never was. */
   readonly previous: number;
   /** Lines of the class in frames below it are delivered or moved to blocks. */
@@ -61,6 +71,7 @@ export function sealFrame(buffer: Buffer, at: number, header: FrameHeader): void
   buffer.fill(0, at, at + headerBytes);
   buffer.writeUInt32LE(magic, at);
   buffer.writeUInt32LE(header.length, at + 8);
+  buffer.writeUInt32LE(header.place + (header.isAfterOpening ? afterOpeningBit : 0), at + 12);
   put64(buffer, header.segment, at + 16);
   put64(buffer, header.sequence, at + 24);
   put64(buffer, header.previous, at + 32);
@@ -74,20 +85,25 @@ export function sealFrame(buffer: Buffer, at: number, header: FrameHeader): void
   }
   buffer.writeUInt32LE(header.stateWrites, at + 112);
   buffer.writeUInt32LE(header.stateBytes, at + 116);
+  put64(buffer, header.life, at + 120);
   buffer.fill(0, at + header.length, at + padded(header.length));
   buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, at + header.length)), at + 4);
 }
 
-/** The frame that starts at `at`; undefined when there is none or it is damaged. */
-export function readFrame(buffer: Buffer, at: number): FrameHeader | undefined {
+/** The frame that starts at `at`, of the life if one is given; undefined when there is none or it is damaged. */
+export function readFrame(buffer: Buffer, at: number, of?: FrameHeader): FrameHeader | undefined {
   if (!startsFrame(buffer, at)) return undefined;
   const length = buffer.readUInt32LE(at + 8);
-  if (length < headerBytes || at + length > buffer.length) return undefined;
+  if (length < headerBytes || length > frameBytesMax || at + length > buffer.length) return undefined;
+  if (of !== undefined && !belongsTo(buffer, at, of)) return undefined;
   if (buffer.readUInt32LE(at + 4) !== crc32(buffer.subarray(at + 8, at + length))) return undefined;
   const word = (offset: number) => buffer.readUInt32LE(at + offset);
   const header: FrameHeader = {
     length,
+    place: word(12) % afterOpeningBit,
+    isAfterOpening: word(12) >= afterOpeningBit,
     segment: get64(buffer, at + 16),
+    life: get64(buffer, at + 120),
     sequence: get64(buffer, at + 24),
     previous: get64(buffer, at + 32),
     floor: get64(buffer, at + 40),
@@ -108,9 +124,9 @@ export function startsFrame(buffer: Buffer, at: number): boolean {
   return at + headerBytes <= buffer.length && buffer.readUInt32LE(at) === magic;
 }
 
-/** The segment a frame that may be damaged claims to belong to. */
-export function claimedSegment(buffer: Buffer, at: number): number {
-  return get64(buffer, at + 16);
+/** Whether a frame that may be damaged claims to be of the same life of its segment. */
+export function belongsTo(buffer: Buffer, at: number, of: FrameHeader): boolean {
+  return get64(buffer, at + 16) === of.segment && get64(buffer, at + 120) === of.life;
 }
 
 export function stateWriteBytes(write: StateWrite): number {

@@ -92,6 +92,16 @@ export class StateMap {
     this.#dirtyBytes += sizeOf(write);
   }
 
+  /** A write that is still to be committed, and was hidden by a newer one that never will. */
+  restage(write: StateWrite): void {
+    if (!this.#staged.has(write.key)) this.#staged.set(write.key, write);
+  }
+
+  /** Whether there is, or may be, something durable under the key. */
+  mayHave(key: string): boolean {
+    return this.#stored === undefined || this.#stored.has(key) || this.#dirty.has(key);
+  }
+
   /** The write could not be committed. */
   unstage(write: StateWrite): void {
     if (this.#staged.get(write.key) === write) this.#staged.delete(write.key);

@@ -291,6 +291,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         lettersMax: options.deadLettersMax,
         bytesMax: options.deadLetterBytesMax,
         letterBytesMax: Math.min(letterBytesMax, Math.floor(options.segmentBytes / 4)),
+        commitBytesMax: Math.floor(appendBytesMaxOf(options.segmentBytes) / 4),
         wallMs: () => clock.wallMs(),
       });
       journal.#spill();
@@ -359,6 +360,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   // Spool
 
   async take(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
+    // The files are being closed: what cannot be read any more must not be taken for damaged.
+    if (this.#closing !== undefined) return undefined;
     if (lane !== 'fresh') {
       const batch = await this.#takeBlocks(lane, pointsMax);
       if (batch !== undefined) return batch;
@@ -450,8 +453,11 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   async #close(): Promise<void> {
     clearTimeout(this.#spillRetry);
+    this.#ring.stopFilling();
     await this.#committer.close();
     await this.#spilling;
+    // Reads under way end before their files do.
+    await this.#ring.unpinned();
     await this.#checkpointing;
     try {
       await this.#state.checkpoint();

@@ -12,6 +12,8 @@ export class Lane {
 
   push(section: Section): void {
     this.#sections.push(section);
+    // Also when nobody takes: what was moved to blocks meanwhile must not stay in memory.
+    if (this.#sections.length % 1024 === 0) this.#forgetGone();
   }
 
   /** Marks as held and answers the oldest waiting sections, up to so many points but at least one. */

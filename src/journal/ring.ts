@@ -4,13 +4,31 @@
 // lanes and delivery.
 
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import type { Disk, DiskFile } from '../platform/disk.ts';
-import { errorCode } from '../platform/errors.ts';
+import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { StateWrite } from './contract.ts';
-import { type FrameHeader, headerBytes, type PerClass, readFrame, readStateWrites } from './frame.ts';
-import { type FoundFrame, type Frame, type Scan, type Segment, scanSegment } from './segment.ts';
+import {
+  blockBytes,
+  type FrameHeader,
+  headerBytes,
+  type PerClass,
+  padded,
+  readFrame,
+  readStateWrites,
+} from './frame.ts';
+import {
+  type FoundFrame,
+  type Frame,
+  type Gap,
+  isSameCommit,
+  lastCommitAt,
+  type Scan,
+  type Segment,
+  scanSegment,
+} from './segment.ts';
 
 export interface RingOptions {
   readonly directory: string;
@@ -18,6 +36,13 @@ export interface RingOptions {
   readonly log: Log;
   readonly segmentBytes: number;
   readonly segments: number;
+  /** A number below 2^48 nobody can guess, for each life of a segment. */
+  readonly randomLife?: () => number;
+}
+
+interface Found {
+  readonly segment: Segment;
+  readonly scan: Scan;
 }
 
 export interface Quarantined {
@@ -40,8 +65,22 @@ export interface Recovered {
 
 const quarantineFilesMax = 16;
 const quarantineFileBytesMax = 512 * 1024;
-const aliensMax = 2;
 const firstSegments = 2;
+/** A file that is longer is none of ours, whatever the size of segments was. */
+const segmentBytesMax = 256 * 1024 * 1024;
+/** What a path that is no readable file answers; other errors (no permission, no descriptors) say nothing of it. */
+const unreadableCodes: readonly (string | undefined)[] = [
+  'EIO',
+  'EISDIR',
+  'ELOOP',
+  'ENOENT',
+  'ENXIO',
+  'EINVAL',
+];
+
+function randomLife(): number {
+  return randomBytes(6).readUIntLE(0, 6);
+}
 
 export class Ring {
   readonly quarantined: Quarantined = { segments: 0, bytes: 0, points: 0, tornTails: 0 };
@@ -50,20 +89,27 @@ export class Ring {
   readonly #directory: string;
   readonly #disk: Disk;
   readonly #log: Log;
+  readonly #randomLife: () => number;
   #active: Segment | undefined;
   /** Full or from before the last start; oldest first. */
   readonly #used: Segment[] = [];
   /** Freed first, used first. */
   readonly #free: Segment[] = [];
   #lastId = 0;
+  /** The highest floor that is surely on the disk. */
+  #durableFloor = 0;
+  #hasCommitted = false;
   #filling: Promise<void> | undefined;
   #isClosing = false;
   #missing: number[] = [];
+  /** Put into quarantine at this opening. */
+  readonly #movedAside: string[] = [];
 
   private constructor(options: RingOptions) {
     this.#directory = options.directory;
     this.#disk = options.disk;
     this.#log = options.log;
+    this.#randomLife = options.randomLife ?? randomLife;
     this.segmentBytes = options.segmentBytes;
     this.slots = options.segments;
   }
@@ -71,8 +117,14 @@ export class Ring {
   /** Reads what is there and makes sure of two usable segments; `fill` makes the rest. */
   static async open(options: RingOptions): Promise<{ ring: Ring; recovered: Recovered }> {
     const ring = new Ring(options);
-    const recovered = await ring.#recover();
-    return { ring, recovered };
+    const found: Found[] = [];
+    try {
+      const recovered = await ring.#recover(found);
+      return { ring, recovered };
+    } catch (error) {
+      for (const { segment } of found) await segment.file.close().catch(() => undefined);
+      throw error;
+    }
   }
 
   get freeSegments(): number {
@@ -99,9 +151,14 @@ export class Ring {
     return this.#used[0]?.id ?? this.#active?.id ?? this.#lastId + 1;
   }
 
-  get activeId(): number {
-    assert(this.#active !== undefined, 'BUG: no segment claimed');
-    return this.#active.id;
+  /**
+   * Whether the active segment may not take frames before a small one of its own: should the power go in the midst
+   * of a first large one, what the disk knows is a floor that still counts the former life in, of which frames
+   * in between would be missing, and state of older frames would come back.
+   */
+  get isFloorDue(): boolean {
+    const { active } = this;
+    return active.end === 0 && active.formerId > 0 && active.formerId >= this.#durableFloor;
   }
 
   get active(): Segment {
@@ -133,7 +190,10 @@ export class Ring {
     if (next === undefined) return false;
     if (this.#active !== undefined) this.#used.push(this.#active);
     this.#lastId += 1;
+    next.formerId = next.id;
     next.id = this.#lastId;
+    next.life = this.#randomLife();
+    next.isAfterOpening = !this.#hasCommitted;
     next.end = 0;
     next.frames = [];
     next.firstLeft.fill(0);
@@ -147,6 +207,7 @@ export class Ring {
    */
   async commit(frames: Buffer): Promise<void> {
     const segment = this.active;
+    const { floor } = this;
     assert(segment.end + frames.length <= segment.file.bytes, 'BUG: frame beyond its segment');
     try {
       await segment.file.write(frames, segment.end);
@@ -166,6 +227,8 @@ export class Ring {
       throw error;
     }
     segment.end += frames.length;
+    this.#durableFloor = floor;
+    this.#hasCommitted = true;
   }
 
   /**
@@ -239,11 +302,33 @@ export class Ring {
   }
 
   async #fillAll(): Promise<void> {
-    while (this.#missing.length > 0 && !this.#isClosing) await this.#make();
+    let failure: { readonly error: unknown } | undefined;
+    // One that cannot be made must not keep the others from being made.
+    for (let left = this.#missing.length; left > 0 && !this.#isClosing; left -= 1) {
+      try {
+        await this.#make();
+      } catch (error) {
+        failure = { error };
+        if (errorCode(error) === 'ENOSPC') break;
+      }
+    }
+    if (failure !== undefined) throw failure.error;
+  }
+
+  /** Resolves when no segment in use is being read. */
+  async unpinned(): Promise<void> {
+    for (const segment of [...this.live()]) {
+      while (segment.pins > 0) await new Promise(setImmediate);
+    }
+  }
+
+  /** Makes no further segments. */
+  stopFilling(): void {
+    this.#isClosing = true;
   }
 
   async close(): Promise<void> {
-    this.#isClosing = true;
+    this.stopFilling();
     await this.#filling?.catch(() => undefined);
     for (const segment of [...this.live(), ...this.#free]) await segment.file.close();
   }
@@ -255,7 +340,7 @@ export class Ring {
     try {
       this.#free.push(newSegment(slot, path, await this.#disk.allocate(path, this.segmentBytes)));
     } catch (error) {
-      this.#missing.unshift(slot);
+      this.#missing.push(slot);
       throw error;
     }
   }
@@ -264,9 +349,8 @@ export class Ring {
     return join(this.#directory, 'ring', `ring-${String(slot).padStart(3, '0')}`);
   }
 
-  async #recover(): Promise<Recovered> {
+  async #recover(scans: Found[]): Promise<Recovered> {
     const present = new Map<number, Segment>();
-    const scans: { segment: Segment; scan: Scan }[] = [];
     const names = await this.#disk.list(join(this.#directory, 'ring'));
     for (const name of names.sort()) {
       const slot = /^ring-(\d{3,})$/.exec(name)?.[1];
@@ -277,7 +361,7 @@ export class Ring {
         await this.#moveAside(path, name);
         continue;
       }
-      const { file, content } = read;
+      const { file, content, isBad } = read;
       const scan = scanSegment(content);
       if (scan.isAlien) {
         await file.close();
@@ -285,11 +369,12 @@ export class Ring {
         continue;
       }
       const segment = newSegment(Number(slot), path, file);
+      const last = scan.frames[scan.frames.length - 1];
+      if (last !== undefined) segment.end = last.position + padded(last.header.length);
       segment.id = scan.id;
-      segment.suspect = file.bytes !== this.segmentBytes;
+      segment.suspect = isBad || file.bytes !== this.segmentBytes;
       present.set(segment.slot, segment);
       scans.push({ segment, scan });
-      await this.#quarantine(content, scan);
     }
 
     const headers = scans.flatMap(({ scan }) => scan.frames.map((frame) => frame.header));
@@ -313,18 +398,42 @@ export class Ring {
       (slot) => !present.has(slot),
     );
     const live = scans.filter(({ segment }) => this.#used.includes(segment));
-    const frames = live.flatMap(({ segment, scan }) => scan.frames.map((found) => ({ segment, found })));
-    this.#countGaps(frames.map(({ found }) => found.header));
-    for (const { scan } of live) {
-      this.quarantined.segments += scan.gaps.length;
-      for (const gap of scan.gaps) this.quarantined.bytes += gap.bytes;
-      if (scan.tornBytes > 0) this.quarantined.tornTails += 1;
+    const frames = withoutRefused(
+      live.flatMap(({ segment, scan }) => scan.frames.map((found) => ({ segment, found }))),
+    );
+    // Frames of one commit reach the disk in any order: what is missing of the last one before the power went
+    // nobody was told of.
+    const ends = live.flatMap(({ scan }, index) => {
+      const last = scan.frames[scan.frames.length - 1];
+      const next = live[index + 1];
+      const isEnd = next === undefined || next.scan.frames[0]?.header.isAfterOpening === true;
+      return last !== undefined && isEnd ? [last.header] : [];
+    });
+    const isTorn = (header: FrameHeader) => header.place > 0 && ends.some((end) => isSameCommit(header, end));
+    this.#countGaps(
+      frames.map(({ found }) => found.header),
+      isTorn,
+    );
+    const kept = new Set(frames.map(({ found }) => found));
+    for (const { segment, scan } of live) {
+      const isNewest = scan.id === newest?.segment;
+      const gaps = scan.gaps.filter(({ next }) => kept.has(next) && !isTorn(next.header));
+      this.quarantined.segments += gaps.length;
+      for (const gap of gaps) this.quarantined.bytes += gap.bytes;
+      const isTail = scan.tornBytes > 0 || scan.gaps.some(({ next }) => isTorn(next.header));
+      if (isNewest && isTail) this.quarantined.tornTails += 1;
+      await this.#quarantine(segment, gaps);
+      const isDurable = await this.#writeAgain(segment, lastCommitAt(scan));
+      if (isNewest && isDurable) this.#durableFloor = floor;
     }
     // A full disk must not keep the gateway from starting: then the journal refuses until there is room.
-    try {
-      while (this.#missing.length > 0 && this.#free.length < firstSegments) await this.#make();
-    } catch (error) {
-      this.#log.error({ event: 'journal-allocate-failed', code: errorCode(error) }, 'no room for the ring');
+    for (let left = this.#missing.length; left > 0 && this.#free.length < firstSegments; left -= 1) {
+      try {
+        await this.#make();
+      } catch (error) {
+        this.#log.error({ event: 'journal-allocate-failed', code: errorCode(error) }, 'no room for the ring');
+        if (errorCode(error) === 'ENOSPC') break;
+      }
     }
     const points = newest === undefined ? 0 : newest.pointsBefore + total(newest);
     return {
@@ -336,16 +445,72 @@ export class Ring {
     };
   }
 
-  async #readWhole(path: string): Promise<{ file: DiskFile; content: Buffer } | undefined> {
+  /**
+   * What can be read may still be in memory only: after a kill in the midst of a commit, or after a failed sync,
+   * when the kernel takes the pages for written. Everybody who reads it now takes it for durable, so it is made
+   * so: the same bytes once more, and a sync. Only the last commit of a segment can be like that.
+   */
+  async #writeAgain(segment: Segment, position: number): Promise<boolean> {
+    const last = segment.end;
     try {
-      const file = await this.#disk.open(path);
-      const content = Buffer.alloc(file.bytes);
-      await file.read(content, 0);
-      return { file, content };
+      const bytes = Buffer.alloc(last - position);
+      const length = await segment.file.read(bytes, position);
+      await segment.file.write(bytes.subarray(0, length), position);
+      await segment.file.datasync();
+      return true;
     } catch (error) {
-      this.#log.error({ event: 'journal-read-failed', path, code: errorCode(error) }, 'segment unreadable');
+      segment.suspect = true;
+      this.#log.error(
+        { event: 'journal-write-failed', segment: segment.id, code: errorCode(error) },
+        'what was recovered may not be durable',
+      );
+      return false;
+    }
+  }
+
+  /** @throws GatewayError `STORE_FAILED` when it may well be a good segment that we are not allowed to read. */
+  async #readWhole(path: string): Promise<{ file: DiskFile; content: Buffer; isBad: boolean } | undefined> {
+    let file: DiskFile;
+    try {
+      file = await this.#disk.open(path);
+    } catch (error) {
+      const code = errorCode(error);
+      if (!unreadableCodes.includes(code)) {
+        throw new GatewayError('STORE_FAILED', `cannot open ${path}: ${code}`, { cause: error });
+      }
+      this.#log.error({ event: 'journal-read-failed', path, code }, 'segment unreadable');
       return undefined;
     }
+    if (file.bytes > segmentBytesMax) {
+      await file.close();
+      return undefined;
+    }
+    const content = Buffer.alloc(file.bytes);
+    return { file, content, isBad: await this.#readPatiently(path, file, content) };
+  }
+
+  /** Leaves zeros where the disk cannot be read: one bad sector costs its own frame. Answers whether there are. */
+  async #readPatiently(path: string, file: DiskFile, content: Buffer): Promise<boolean> {
+    let isBad = false;
+    const read = async (from: number, bytes: number, step: number): Promise<void> => {
+      for (let at = from; at < from + bytes; at += step) {
+        const part = content.subarray(at, Math.min(at + step, from + bytes));
+        try {
+          await file.read(part, at);
+        } catch (error) {
+          if (step > blockBytes) {
+            await read(at, part.length, step === content.length ? 16 * blockBytes : blockBytes);
+            continue;
+          }
+          part.fill(0);
+          if (!isBad)
+            this.#log.error({ event: 'journal-read-failed', path, at, code: errorCode(error) }, 'bad sector');
+          isBad = true;
+        }
+      }
+    };
+    if (content.length > 0) await read(0, content.length, content.length);
+    return isBad;
   }
 
   /** The state writes of recovered frames, oldest first. */
@@ -354,15 +519,25 @@ export class Ring {
       const { header, position } = found;
       if (header.stateBytes === 0) continue;
       const section = Buffer.alloc(header.stateBytes);
-      await segment.file.read(section, position + header.length - header.stateBytes);
+      try {
+        await segment.file.read(section, position + header.length - header.stateBytes);
+      } catch (error) {
+        // It could be read a moment ago; the store must open all the same.
+        this.quarantined.segments += 1;
+        this.#log.error(
+          { event: 'journal-read-failed', segment: segment.id, code: errorCode(error) },
+          'state lost',
+        );
+        continue;
+      }
       yield readStateWrites(section);
     }
   }
 
-  #countGaps(headers: readonly FrameHeader[]): void {
+  #countGaps(headers: readonly FrameHeader[], isTorn: (header: FrameHeader) => boolean): void {
     let before: FrameHeader | undefined;
     for (const header of headers) {
-      if (before !== undefined && header.previous > before.sequence) {
+      if (before !== undefined && header.previous > before.sequence && !isTorn(header)) {
         const lost = header.pointsBefore - before.pointsBefore - total(before);
         this.quarantined.points += lost;
         this.#log.error(
@@ -375,17 +550,17 @@ export class Ring {
   }
 
   /** Keeps the bytes of damaged regions for people to look at; a few, and only once each. */
-  async #quarantine(content: Buffer, scan: Scan): Promise<void> {
-    if (scan.gaps.length === 0) return;
+  async #quarantine(segment: Segment, gaps: readonly Gap[]): Promise<void> {
+    if (gaps.length === 0) return;
     const directory = join(this.#directory, 'quarantine');
     try {
       const names = await this.#disk.list(directory);
-      for (const gap of scan.gaps) {
-        const name = `segment-${scan.id}-${gap.position}`;
+      for (const gap of gaps) {
+        const name = `segment-${segment.id}-${gap.position}`;
         if (names.includes(name) || names.length >= quarantineFilesMax) continue;
         names.push(name);
-        const bytes = Math.min(gap.bytes, quarantineFileBytesMax);
-        const damaged = content.subarray(gap.position, gap.position + bytes);
+        const damaged = Buffer.alloc(Math.min(gap.bytes, quarantineFileBytesMax));
+        await segment.file.read(damaged, gap.position);
         await this.#disk.writeFile(join(directory, name), damaged);
       }
     } catch (error) {
@@ -393,25 +568,62 @@ export class Ring {
     }
   }
 
-  /** If even that fails the file is made anew in its place: it held nothing we could read. */
+  /**
+   * As many files as there are segments: a ring of a later version is kept whole. If even that fails the file is
+   * made anew in its place: it held nothing we could read.
+   */
   async #moveAside(path: string, name: string): Promise<void> {
     this.quarantined.segments += 1;
     this.#log.error({ event: 'journal-file-unknown', name }, 'moved to quarantine');
     const directory = join(this.#directory, 'quarantine');
     try {
       const aliens = (await this.#disk.list(directory)).filter((other) => other.startsWith('ring-')).sort();
-      while (aliens.length >= aliensMax) await this.#disk.remove(join(directory, aliens.shift() ?? ''));
       let copy = 1;
       while (aliens.includes(`${name}.${copy}`)) copy += 1;
+      const older = aliens.filter((other) => !this.#movedAside.includes(other));
+      for (const other of older.slice(0, Math.max(0, aliens.length + 1 - this.slots))) {
+        await this.#disk.remove(join(directory, other));
+      }
       await this.#disk.rename(path, join(directory, `${name}.${copy}`));
+      this.#movedAside.push(`${name}.${copy}`);
     } catch (error) {
       this.#log.warn({ event: 'journal-quarantine-failed', code: errorCode(error) }, 'no copy kept');
     }
   }
 }
 
+/**
+ * Without frames whose appends were refused because the sync failed, and that are there all the same: each frame
+ * names the committed one before it. Of an append that was refused the state must not stay behind without its
+ * lines, which the watermark passes over.
+ */
+function withoutRefused<T extends { readonly found: FoundFrame }>(frames: readonly T[]): T[] {
+  const kept: T[] = [];
+  let limit = Number.POSITIVE_INFINITY;
+  for (const frame of [...frames].reverse()) {
+    const { sequence, previous } = frame.found.header;
+    if (sequence > limit) continue;
+    limit = previous;
+    kept.push(frame);
+  }
+  return kept.reverse();
+}
+
 function newSegment(slot: number, path: string, file: DiskFile): Segment {
-  return { slot, path, file, id: 0, end: 0, frames: [], firstLeft: [0, 0, 0], pins: 0, suspect: false };
+  return {
+    slot,
+    path,
+    file,
+    id: 0,
+    life: 0,
+    formerId: 0,
+    isAfterOpening: false,
+    end: 0,
+    frames: [],
+    firstLeft: [0, 0, 0],
+    pins: 0,
+    suspect: false,
+  };
 }
 
 function total(header: FrameHeader): number {
@@ -420,5 +632,6 @@ function total(header: FrameHeader): number {
 
 /** The most one append may carry into a segment of this size. */
 export function appendBytesMaxOf(segmentBytes: number): number {
-  return Math.min(1024 * 1024, segmentBytes - headerBytes);
+  // One block less than there is: a segment may have to begin with a small frame.
+  return Math.min(1024 * 1024, segmentBytes - blockBytes - headerBytes);
 }

@@ -2,7 +2,7 @@
 // the first bad frame: it goes on in steps of 4 KiB, so one flipped bit costs one frame and not all behind it.
 
 import type { DiskFile } from '../platform/disk.ts';
-import { blockBytes, claimedSegment, type FrameHeader, padded, readFrame, startsFrame } from './frame.ts';
+import { belongsTo, blockBytes, type FrameHeader, padded, readFrame, startsFrame } from './frame.ts';
 
 /** The lines of one class in one frame: what is handed out, delivered or moved as a whole. */
 export interface Section {
@@ -32,6 +32,12 @@ export interface Segment {
   file: DiskFile;
   /** Of its present life; 0 when it never had one. */
   id: number;
+  /** Random, of its present life. */
+  life: number;
+  /** No frame was committed since the journal was opened when this life began. */
+  isAfterOpening: boolean;
+  /** Id of the life before, whose frames lie behind those of the present one; 0 when there was none. */
+  formerId: number;
   /** Where the next frame goes. */
   end: number;
   frames: Frame[];
@@ -52,6 +58,8 @@ export interface FoundFrame {
 export interface Gap {
   readonly position: number;
   readonly bytes: number;
+  /** The one behind it. */
+  readonly next: FoundFrame;
 }
 
 export interface Scan {
@@ -65,50 +73,60 @@ export interface Scan {
   readonly isAlien: boolean;
 }
 
-const zeros = Buffer.alloc(blockBytes);
+const sectorBytes = 512;
+const zeros = Buffer.alloc(sectorBytes);
 
 function isZero(content: Buffer): boolean {
-  for (let at = 0; at < content.length; at += blockBytes) {
-    const length = Math.min(blockBytes, content.length - at);
-    if (content.compare(zeros, 0, length, at, at + length) !== 0) return false;
-  }
-  return true;
+  return content.compare(zeros, 0, content.length) === 0;
 }
 
-/** Looks through a whole segment. Pure. */
-export function scanSegment(content: Buffer): Scan {
-  const found: FoundFrame[] = [];
-  let id = 0;
-  for (let at = 0; at + blockBytes <= content.length; ) {
-    const header = readFrame(content, at);
-    if (header === undefined) {
-      at += blockBytes;
-      continue;
-    }
-    found.push({ header, position: at });
-    id = Math.max(id, header.segment);
-    at += padded(header.length);
-  }
-  if (found.length === 0) {
-    const torn = startsFrame(content, 0);
-    const isAlien = !torn && !isZero(content);
-    return { id, frames: [], gaps: [], tornBytes: torn ? blockBytes : 0, isAlien };
-  }
+function commitOf(header: FrameHeader): number {
+  return header.sequence - header.place;
+}
 
-  // What a former life of the file left behind has a lower id.
+/** Whether both frames were written by one commit. */
+export function isSameCommit(one: FrameHeader, other: FrameHeader): boolean {
+  return one.segment === other.segment && commitOf(one) === commitOf(other);
+}
+
+/**
+ * Looks through a whole segment. Pure. A life is written from the start of the file, so the first good frame says
+ * which one it is: what a former life left lies behind it, and there it may look like anything a device sent.
+ */
+export function scanSegment(content: Buffer): Scan {
   const frames: FoundFrame[] = [];
   const gaps: Gap[] = [];
   let end = 0;
-  let sequence = -1;
-  for (const frame of found) {
-    if (frame.header.segment !== id || frame.header.sequence <= sequence) continue;
-    if (frame.position > end) gaps.push({ position: end, bytes: frame.position - end });
-    frames.push(frame);
-    sequence = frame.header.sequence;
-    end = frame.position + padded(frame.header.length);
+  let last: FrameHeader | undefined;
+  for (let at = 0; at + blockBytes <= content.length; ) {
+    const header = readFrame(content, at, last);
+    if (header === undefined || (last !== undefined && header.sequence <= last.sequence)) {
+      at += blockBytes;
+      continue;
+    }
+    const next = { header, position: at };
+    if (at > end) gaps.push({ position: end, bytes: at - end, next });
+    frames.push(next);
+    last = header;
+    at += padded(header.length);
+    end = at;
   }
-  const torn = startsFrame(content, end) && claimedSegment(content, end) === id;
-  return { id, frames, gaps, tornBytes: torn ? blockBytes : 0, isAlien: false };
+  if (last === undefined) {
+    const torn = startsFrame(content, 0);
+    // The first sector is written by every first commit; where it is not, the others are of one that was torn.
+    const isAlien = !torn && !isZero(content.subarray(0, sectorBytes));
+    return { id: 0, frames, gaps: [], tornBytes: torn ? blockBytes : 0, isAlien };
+  }
+  const torn = startsFrame(content, end) && belongsTo(content, end, last);
+  return { id: last.segment, frames, gaps, tornBytes: torn ? blockBytes : 0, isAlien: false };
+}
+
+/** Where the last commit begins among the frames of a scan. */
+export function lastCommitAt(scan: Scan): number {
+  const last = scan.frames[scan.frames.length - 1];
+  if (last === undefined) return 0;
+  const commit = commitOf(last.header);
+  return scan.frames.find(({ header }) => commitOf(header) === commit)?.position ?? last.position;
 }
 
 /** The frame as the ring remembers it. Sections up to the given sequences are gone already. */

@@ -68,6 +68,15 @@ async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
+/** With the entries that lead to it: files synced below a folder that is lost are lost with it. */
+export async function makeDirectory(directory: string): Promise<void> {
+  const first = await mkdir(directory, { recursive: true });
+  if (first === undefined) return;
+  for (let made = directory; made.length >= first.length; made = dirname(made)) {
+    await syncDirectory(dirname(made));
+  }
+}
+
 /** The disk of the machine. */
 export function systemDisk(): Disk {
   return {
@@ -81,15 +90,17 @@ export function systemDisk(): Disk {
       const handle = await open(unfinished, 'w+');
       try {
         const zeros = Buffer.alloc(Math.min(zerosBytes, bytes));
+        const file = diskFile(handle, bytes);
         for (let at = 0; at < bytes; at += zeros.length) {
-          await handle.writev([zeros.subarray(0, Math.min(zeros.length, bytes - at))], at);
+          // In a loop of its own: a disk that is nearly full writes a part, and says so only the next time.
+          await file.write(zeros.subarray(0, Math.min(zeros.length, bytes - at)), at);
         }
         await handle.sync();
         await rename(unfinished, path);
         await syncDirectory(dirname(path));
       } catch (error) {
-        await handle.close();
-        await rm(unfinished, { force: true });
+        await handle.close().catch(() => undefined);
+        await rm(unfinished, { force: true }).catch(() => undefined);
         throw error;
       }
       return diskFile(handle, bytes);
@@ -104,7 +115,7 @@ export function systemDisk(): Disk {
       }
     },
     async list(directory) {
-      await mkdir(directory, { recursive: true });
+      await makeDirectory(directory);
       return readdir(directory);
     },
     rename: (from, to) => rename(from, to),

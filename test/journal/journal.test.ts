@@ -135,7 +135,7 @@ test('an append that no frame can hold is refused, and a closed journal says so'
   await expect(append(journal, [1], 'telemetry', 70_000)).rejects.toMatchObject({
     code: 'JOURNAL_TOO_LARGE',
   });
-  await append(journal, [2], 'telemetry', 65_000);
+  await append(journal, [2], 'telemetry', 61_000);
   expect(await drain(journal)).toEqual([2]);
   await close();
   await expect(append(journal, [3])).rejects.toMatchObject({ code: 'JOURNAL_CLOSED' });

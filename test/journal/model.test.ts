@@ -59,7 +59,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.constant({ do: 'reopen' as const }) },
 );
 
-const options = { segmentBytes: 32 * 1024, blockPoints: 15, lazyMs: 5 };
+const options = { segmentBytes: 36 * 1024, blockPoints: 15, lazyMs: 5 };
 
 async function run(steps: readonly Step[]): Promise<void> {
   const folder = tempFolder();

@@ -25,7 +25,10 @@ function sealedFrame(): Buffer {
   sealFrame(frame, 0, {
     length,
     segment: 3,
+    life: 2 ** 47 + 5,
     sequence: 9,
+    place: 0,
+    isAfterOpening: true,
     previous: 8,
     watermarks: [1, 1, 1],
     floor: 2,

@@ -1,0 +1,365 @@
+// Power cuts at every kind of moment. The ring lies on a disk in memory that remembers what was synced; a cut
+// leaves any choice of the sectors that were not. LevelDB lies in real files, copied at the cut. A journal is
+// opened on what is left and compared with what its callers had been told.
+
+import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import type { Batch, Lane, StateWrite } from '../../src/journal/contract.ts';
+import type { JournalOptions } from '../../src/journal/journal.ts';
+import { pointClasses } from '../../src/model/point.ts';
+import { CrashDisk, type Random, seeded } from '../support/crash-disk.ts';
+import { drain, idsOf, line, type OpenJournal, openJournal } from '../support/journal.ts';
+import { tempFolder } from '../support/temp.ts';
+
+const isMany = process.env.IOTFLOW_CRASH_RUNS !== undefined;
+const cutsWanted = Number(process.env.IOTFLOW_CRASH_RUNS ?? 200);
+const firstSeed = Number(process.env.IOTFLOW_CRASH_SEED ?? 1);
+const cutsPerLife = 6;
+const livesPerRun = 4;
+const keys = 6;
+
+// Small frames and segments: many commits are of several frames, and the ring goes around in every life.
+const options: Partial<JournalOptions> = {
+  segmentBytes: 64 * 1024,
+  ringSegments: 4,
+  freeSegmentsMin: 2,
+  blockPoints: 30,
+  retryMs: 2,
+  lazyMs: 3,
+  pendingBytesMax: 400_000,
+};
+
+/** What callers were told of one append. */
+interface Told {
+  readonly ids: readonly number[];
+  /** `refused`: nothing of it may ever be seen. `failed`: it may. */
+  outcome: 'pending' | 'durable' | 'refused' | 'failed';
+  /** Handed out and its acceptance has begun: it need not come again. */
+  isAccepted: boolean;
+}
+
+/** One write of a key, in the order of the calls. */
+interface Written {
+  readonly value: string | undefined;
+  readonly append: number | undefined;
+  isDurable: boolean;
+}
+
+interface Ledger {
+  readonly appends: Told[];
+  readonly history: Map<string, Written[]>;
+  readonly letters: Map<string, 'pending' | 'durable'>;
+  /** Whether the disk failed at some time: then damage may be reported that is none. */
+  hasFailed: boolean;
+}
+
+interface Cut {
+  readonly disk: CrashDisk;
+  readonly folder: string;
+  readonly ledger: Ledger;
+  readonly isPowerCut: boolean;
+}
+
+function newLedger(): Ledger {
+  return { appends: [], history: new Map(), letters: new Map(), hasFailed: false };
+}
+
+function copyLevel(from: string, to: string): void {
+  for (const name of ['state', join('journal', 'blocks')]) {
+    mkdirSync(join(to, name), { recursive: true });
+    for (const file of readdirSync(join(from, name))) {
+      if (file === 'LOCK') continue;
+      copyFileSync(join(from, name, file), join(to, name, file));
+    }
+  }
+}
+
+function pick<T>(random: Random, choices: readonly T[]): T {
+  return choices[Math.floor(random() * choices.length)]!;
+}
+
+/** Lives from one opening to the cut; answers the cuts that could have happened on the way. */
+async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () => string): Promise<Cut[]> {
+  const { disk, ledger, folder } = at;
+  const cuts: Cut[] = [];
+  let isOver = false;
+  let moments = 0;
+  let nextCut = 1 + Math.floor(random() * 60);
+  disk.onMoment = () => {
+    moments += 1;
+    if (isOver || moments < nextCut || cuts.length === cutsPerLife) return;
+    nextCut = moments + 1 + Math.floor(random() ** 2 * 80);
+    const left = nextFolder();
+    copyLevel(folder, left);
+    const isPowerCut = random() < 0.8;
+    ledger.hasFailed ||= disk.failures > 0;
+    cuts.push({
+      disk: isPowerCut ? disk.afterPowerCut(random) : disk.afterKill(random),
+      folder: left,
+      ledger: structuredClone(ledger),
+      isPowerCut,
+    });
+  };
+  disk.slowShare = random() < 0.5 ? 0.2 : 0;
+  const opened = await openJournal(folder, { disk, options });
+  disk.failureShare = isFailing ? 0.02 : 0;
+  const { journal } = opened;
+  const waiting: Promise<unknown>[] = [];
+  const held: Batch[] = [];
+  // What can be read now must stay, also what was written and never acknowledged: callers build on it.
+  for (const key of ledger.history.keys()) {
+    const value = (await journal.get(key))?.toString();
+    ledger.history.set(key, [{ value, append: undefined, isDurable: true }]);
+  }
+  const byId = new Map<number, Told>();
+  for (const told of ledger.appends) for (const id of told.ids) byId.set(id, told);
+
+  function stateWrites(
+    count: number,
+    append: number | undefined,
+  ): { writes: StateWrite[]; notes: Written[] } {
+    const writes: StateWrite[] = [];
+    const notes: Written[] = [];
+    for (let index = 0; index < count; index += 1) {
+      const key = `k/${Math.floor(random() * keys)}`;
+      if (writes.some((write) => write.key === key)) continue;
+      const value = random() < 0.2 ? undefined : `${ledger.appends.length}.${moments}.${random()}`;
+      const note = { value, append, isDurable: false };
+      const history = ledger.history.get(key) ?? [];
+      history.push(note);
+      ledger.history.set(key, history);
+      notes.push(note);
+      writes.push({ key, value: value === undefined ? undefined : Buffer.from(value) });
+    }
+    return { writes, notes };
+  }
+
+  function append(): Promise<void> {
+    const first = ledger.appends.length * 100;
+    const count = Math.floor(random() * 12);
+    const bytes = pick(random, [60, 60, 300, 900, 2500]);
+    const told: Told = {
+      ids: Array.from({ length: count }, (_, index) => first + index),
+      outcome: 'pending',
+      isAccepted: false,
+    };
+    const { writes, notes } = stateWrites(Math.floor(random() * 3), ledger.appends.length);
+    ledger.appends.push(told);
+    for (const id of told.ids) byId.set(id, told);
+    const of = pick(random, [...pointClasses, 'telemetry', 'telemetry', 'telemetry'] as const);
+    const lines = told.ids.map((id) => line(id, bytes)).join('');
+    return journal.append({ class: of, lines, points: count, state: writes }).then(
+      () => {
+        told.outcome = 'durable';
+        for (const note of notes) note.isDurable = true;
+      },
+      (error: { code?: string }) => {
+        told.outcome = error.code === 'JOURNAL_FAILED' ? 'failed' : 'refused';
+        if (
+          !['JOURNAL_FAILED', 'JOURNAL_FULL', 'JOURNAL_STALLED', 'JOURNAL_CLOSED'].includes(error.code ?? '')
+        )
+          throw error;
+      },
+    );
+  }
+
+  async function end(batch: Batch): Promise<void> {
+    const way = random();
+    if (way < 0.2) return journal.release(batch);
+    // From the call on it may be gone.
+    for (const id of idsOf(batch)) byId.get(id)!.isAccepted = true;
+    if (way < 0.9) return journal.accept(batch);
+    const text = `letter ${ledger.letters.size} of ${firstSeed}`;
+    ledger.letters.set(text, 'pending');
+    try {
+      await journal.bury(batch, [{ stage: 'influx', code: 'X', reason: '', bytes: Buffer.from(text) }]);
+      ledger.letters.set(text, 'durable');
+    } catch {
+      journal.release(batch);
+    }
+  }
+
+  const isOnline = random() < 0.6;
+  for (let step = 0; step < 220 && cuts.length < cutsPerLife; step += 1) {
+    const what = random();
+    if (what < 0.55) {
+      const burst = random() < 0.2 ? Math.floor(random() * 25) : 1;
+      for (let index = 0; index < burst; index += 1) waiting.push(append());
+      if (random() < 0.4) await Promise.all(waiting.splice(0));
+    } else if (what < 0.62) journal.writeLazily(stateWrites(2, undefined).writes);
+    else if (what < 0.75 && isOnline) {
+      const batch = await journal.take(pick<Lane>(random, ['urgent', 'fresh', 'backlog']), 40);
+      if (batch !== undefined) held.push(batch);
+    } else if (what < 0.9) {
+      const [batch] = held.splice(Math.floor(random() * held.length), 1);
+      if (batch !== undefined) await end(batch);
+    } else if (what < 0.93 && isOnline) {
+      // All delivered: from here on nothing old holds the watermark back.
+      await Promise.all(waiting.splice(0));
+      for (const batch of held.splice(0)) await end(batch);
+      for (const lane of ['urgent', 'backlog', 'fresh'] as const) {
+        for (let batch = await journal.take(lane, 100); batch; batch = await journal.take(lane, 100)) {
+          for (const id of idsOf(batch)) byId.get(id)!.isAccepted = true;
+          await journal.accept(batch);
+        }
+      }
+    } else if (what < 0.95) journal.uplinkReturned();
+    else await Promise.all(waiting.splice(0));
+  }
+  isOver = true;
+  disk.failureShare = 0;
+  await opened.close();
+  await Promise.all(waiting);
+  return cuts;
+}
+
+/** Opens what the cut left and answers what is wrong with it. */
+async function check(cut: Cut): Promise<string[]> {
+  const faults: string[] = [];
+  const { ledger } = cut;
+  let opened: OpenJournal;
+  try {
+    opened = await openJournal(cut.folder, { disk: cut.disk, options });
+  } catch (error) {
+    return [`does not open: ${error instanceof Error ? error.stack : String(error)}`];
+  }
+  try {
+    const { journal } = opened;
+    const stats = journal.stats();
+    if (!ledger.hasFailed && stats.quarantined.segments + stats.quarantined.points > 0) {
+      faults.push(`undamaged, and reported ${JSON.stringify(stats.quarantined)}`);
+    }
+    const seen = new Map<string, string | undefined>();
+    for (const key of ledger.history.keys()) seen.set(key, (await journal.get(key))?.toString());
+    const letters = new Set(
+      (await journal.listDeadLetters({ limit: 1e6 })).map(({ bytes }) => bytes.toString()),
+    );
+    const found = new Set(await drain(journal));
+
+    ledger.appends.forEach((told, number) => {
+      const present = told.ids.filter((id) => found.has(id)).length;
+      if (told.outcome === 'refused' && present > 0) faults.push(`append ${number} was refused and is there`);
+      if (present > 0 && present < told.ids.length) faults.push(`of append ${number} only a part is there`);
+      if (told.outcome === 'durable' && !told.isAccepted && present < told.ids.length) {
+        faults.push(`append ${number} was acknowledged and is not there`);
+      }
+    });
+    for (const id of found) {
+      if (ledger.appends[Math.floor(id / 100)]?.ids.includes(id) !== true)
+        faults.push(`${id} was never appended`);
+    }
+    for (const [key, history] of ledger.history) {
+      const from = history.findLastIndex((written) => written.isDurable);
+      const legal: readonly Written[] =
+        from < 0
+          ? [{ value: undefined, append: undefined, isDurable: true }, ...history]
+          : history.slice(from);
+      const value = seen.get(key);
+      const at = legal.findLastIndex((written) => written.value === value);
+      if (at < 0) {
+        const isOld = history.some((written) => written.value === value);
+        faults.push(`${key} has ${isOld ? 'an old value' : 'a value nobody wrote'}`);
+        continue;
+      }
+      const { append } = legal[at]!;
+      const told = append === undefined ? undefined : ledger.appends[append];
+      if (
+        value !== undefined &&
+        told !== undefined &&
+        !told.isAccepted &&
+        told.ids.some((id) => !found.has(id))
+      ) {
+        faults.push(`the state of append ${append} is there and its lines are not`);
+      }
+      legal.forEach((written, index) => {
+        if (index <= at || written.append === undefined) return;
+        const ids = ledger.appends[written.append]?.ids ?? [];
+        if (ids.some((id) => found.has(id))) {
+          faults.push(`the lines of append ${written.append} are there and its state is not`);
+        }
+      });
+    }
+    for (const [text, outcome] of ledger.letters) {
+      if (outcome === 'durable' && !letters.has(text)) faults.push(`${text} is gone`);
+    }
+    const { pending, lostBlocks, dropped, quarantined } = journal.stats();
+    if (pending.urgent + pending.fresh + pending.backlog !== 0)
+      faults.push(`left: ${JSON.stringify(pending)}`);
+    if (lostBlocks > 0) faults.push(`${lostBlocks} blocks lost`);
+    if (!ledger.hasFailed && quarantined.points > 0)
+      faults.push(`${quarantined.points} points reported lost`);
+    for (const name of pointClasses) {
+      if (dropped[name].damage > 0) faults.push(`${dropped[name].damage} points of ${name} damaged`);
+    }
+  } finally {
+    await opened.close();
+  }
+  return faults;
+}
+
+interface Result {
+  cuts: number;
+  powerCuts: number;
+  /** Seed and what was wrong, the first few. */
+  faults: string[];
+}
+
+async function crash(seed: number, settings: { isLying?: boolean } = {}): Promise<Result> {
+  const random = seeded(seed);
+  const root = tempFolder();
+  let folders = 0;
+  const nextFolder = () => {
+    folders += 1;
+    return join(root, String(folders));
+  };
+  const result: Result = { cuts: 0, powerCuts: 0, faults: [] };
+  let at: Cut = {
+    disk: new CrashDisk({ random, isLying: settings.isLying ?? false }),
+    folder: nextFolder(),
+    ledger: newLedger(),
+    isPowerCut: true,
+  };
+  const isFailing = seed % 3 === 0;
+  for (let life = 0; life < livesPerRun && result.faults.length === 0; life += 1) {
+    const cuts = await live(at, random, isFailing, nextFolder);
+    rmSync(at.folder, { recursive: true });
+    const last = cuts.pop();
+    // One of them is lived on from, so that cuts follow cuts.
+    for (const cut of cuts) {
+      result.cuts += 1;
+      if (cut.isPowerCut) result.powerCuts += 1;
+      const faults = await check(cut);
+      result.faults.push(...faults.slice(0, 3).map((fault) => `seed ${seed}, life ${life}: ${fault}`));
+      rmSync(cut.folder, { recursive: true });
+    }
+    if (last === undefined) break;
+    at = last;
+    // Whoever waited was never told.
+    for (const told of at.ledger.appends) if (told.outcome === 'pending') told.outcome = 'failed';
+  }
+  rmSync(root, { recursive: true, force: true });
+  return result;
+}
+
+test(`a power cut at any of ${cutsWanted} moments loses nothing that was acknowledged and leaves nothing half`, {
+  timeout: isMany ? 24 * 3600 * 1000 : 60_000,
+}, async () => {
+  const total: Result = { cuts: 0, powerCuts: 0, faults: [] };
+  for (let seed = firstSeed; total.cuts < cutsWanted && total.faults.length < 10; seed += 1) {
+    const { cuts, powerCuts, faults } = await crash(seed);
+    total.cuts += cuts;
+    total.powerCuts += powerCuts;
+    total.faults.push(...faults);
+  }
+  expect(total.faults).toEqual([]);
+  expect(total.powerCuts).toBeGreaterThan(cutsWanted / 2);
+});
+
+test('the same check finds the loss when a disk says it has synced and has not', async () => {
+  const faults: string[] = [];
+  for (let seed = 1; faults.length === 0 && seed < 10; seed += 1) {
+    faults.push(...(await crash(seed, { isLying: true })).faults);
+  }
+  expect(faults.join()).toMatch(/was acknowledged and is not there|has an old value/);
+});
