@@ -328,23 +328,32 @@ function openLed(config: Config, log: Log): Led | null | undefined {
   }
 }
 
-function mqttLimits({ mqtt }: Config): Partial<MqttLimits> {
+function mqttLimits({ mqtt }: Config): MqttLimits {
   return {
     connectTimeoutMs: mqtt.connectTimeoutMs,
     connectBytes: mqtt.connectBytesMax,
     packetBytes: mqtt.packetBytesMax,
     sockets: mqtt.connectionsMax,
     socketsPerAddress: mqtt.connectionsPerAddressMax,
+    socketsPerLoopback: mqtt.connectionsLoopbackMax,
     unauthenticated: mqtt.unauthenticatedMax,
+    unauthenticatedLoopback: mqtt.unauthenticatedLoopbackMax,
+    clientIdBytes: mqtt.clientIdBytesMax,
+    keepaliveS: mqtt.keepaliveMaxS,
+    inflightInbound: mqtt.inflightInboundMax,
+    subscriptionsPerClient: mqtt.subscriptionsPerClientMax,
     topicLevels: mqtt.topicLevelsMax,
     topicBytes: mqtt.topicBytesMax,
     clientQueueBytes: mqtt.clientQueueBytesMax,
     sessions: mqtt.sessionsMax,
+    sessionExpiryS: mqtt.sessionExpiryMaxS,
     sessionQueueMessages: mqtt.sessionQueueMessagesMax,
     sessionQueueBytes: mqtt.sessionQueueBytesMax,
     queueBytes: mqtt.sessionQueuesBytesMax,
     retainedBytes: mqtt.retainedBytesMax,
     retained: mqtt.retainedMax,
+    retainedPerDevice: mqtt.retainedPerDeviceMax,
+    retainedHomeAssistant: mqtt.retainedHomeAssistantMax,
     ackTimeoutMs: mqtt.ackTimeoutMs,
   };
 }
