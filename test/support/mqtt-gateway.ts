@@ -11,20 +11,21 @@ import { MemorySessionLog } from './session-log.ts';
 /** Every device id `x` has the key `key-x`; ids that start with `service` are service accounts. */
 export class TestCredentials implements Credentials {
   readonly revoked = new Set<string>();
-  readonly #listeners: ((account: Account) => void)[] = [];
+  readonly #listeners: Parameters<Credentials['onRevoked']>[0][] = [];
 
   verify(deviceId: string, secret: string): Account | undefined {
     if (secret !== `key-${deviceId}` || this.revoked.has(deviceId)) return undefined;
     return { deviceId, service: deviceId.startsWith('service') };
   }
 
-  onRevoked(listener: (account: Account) => void): void {
+  onRevoked(listener: Parameters<Credentials['onRevoked']>[0]): void {
     this.#listeners.push(listener);
   }
 
-  revoke(deviceId: string): void {
+  /** `active`: it got another key. */
+  revoke(deviceId: string, status: 'active' | 'inactive' = 'inactive'): void {
     this.revoked.add(deviceId);
-    for (const listener of this.#listeners) listener({ deviceId, service: false });
+    for (const listener of this.#listeners) listener({ deviceId, service: false, status });
   }
 }
 

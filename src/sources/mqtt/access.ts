@@ -15,8 +15,8 @@ export interface Account {
 export interface Credentials {
   /** Undefined when the pair is wrong, unknown or revoked. */
   verify(deviceId: string, secret: string): Account | undefined;
-  /** Called with an account whose credentials stopped being valid. */
-  onRevoked(listener: (account: Account) => void): void;
+  /** Called with an account of which credentials stopped being valid; `inactive` when it has none left. */
+  onRevoked(listener: (account: Account & { readonly status?: string }) => void): void;
 }
 
 export type PublishTarget =

@@ -41,6 +41,7 @@ export interface Connection {
   readonly inFlight: Set<number>;
   /** QoS 2 packet ids of a connection without a session. */
   readonly incoming: Set<number>;
+  readonly arriving: Map<number, (() => void)[]>;
   readonly pending: Pending[];
   /** Payload bytes of publishes that wait, QoS 0 included. */
   waitingBytes: number;
@@ -73,6 +74,7 @@ export function newConnection(
     filters: new Set(),
     inFlight: new Set(),
     incoming: new Set(),
+    arriving: new Map(),
     pending: [],
     waitingBytes: 0,
     waiting: 0,
@@ -84,6 +86,10 @@ export function newConnection(
 
 export function incomingOf(connection: Connection): Set<number> {
   return connection.session?.incoming ?? connection.incoming;
+}
+
+export function arrivingOf(connection: Connection): Map<number, (() => void)[]> {
+  return connection.session?.arriving ?? connection.arriving;
 }
 
 export function rememberAcknowledged(connection: Connection, packet: BrokerPacket): void {

@@ -13,6 +13,7 @@ import type { Log } from '../../platform/log.ts';
 import { type Account, mayRetain, type PublishTarget, publishTarget } from './access.ts';
 import { type Broker, type BrokerPacket, keepAwake } from './broker-internals.ts';
 import {
+  arrivingOf,
   type Connection,
   incomingOf,
   type Pending,
@@ -40,6 +41,7 @@ export interface IntakeOptions {
 
 type Done = (error?: Error | null) => void;
 
+const nobody: readonly (() => void)[] = [];
 const firstRetryMs = 100;
 const lastRetryMs = 2000;
 /** Publishes of one connection that may wait for the disk before its reading pauses: several commits' worth. */
@@ -54,6 +56,7 @@ export class Intake {
   readonly #firstCopies = new WeakSet<BrokerPacket>();
   #broker: Broker | undefined;
   #pending = 0;
+  #pendingWills = 0;
   readonly counts = {
     messages: 0,
     gatewayCommands: 0,
@@ -81,6 +84,10 @@ export class Intake {
     return this.#pending;
   }
 
+  get pendingWills(): number {
+    return this.#pendingWills;
+  }
+
   isFirstCopy(packet: BrokerPacket): boolean {
     return this.#firstCopies.delete(packet);
   }
@@ -105,6 +112,15 @@ export class Intake {
 
   /** A last will that fires; there is no connection to hold, and nobody to send it again. */
   async acceptWill(account: Account, packet: BrokerPacket): Promise<void> {
+    this.#pendingWills += 1;
+    try {
+      await this.#acceptWill(account, packet);
+    } finally {
+      this.#pendingWills -= 1;
+    }
+  }
+
+  async #acceptWill(account: Account, packet: BrokerPacket): Promise<void> {
     const { root, clock, limits, sessions, sessionLog } = this.#options;
     const target = publishTarget(root, account, packet.topic);
     if (target === undefined) {
@@ -187,12 +203,12 @@ export class Intake {
     const { sessions, sessionLog, clock } = this.#options;
     const messageId = packet.messageId ?? 0;
     const prepared = sessions.prepare(packet, connection.client.id);
-    const writes: LogWrite[] = prepared?.writes ?? [];
+    let mark: LogWrite | undefined;
     if (packet.qos === 2) {
-      incomingOf(connection).add(messageId);
+      arrivingOf(connection).set(messageId, []);
       this.#firstCopies.add(packet);
       if (connection.session !== undefined) {
-        writes.push(sessions.incomingWrite(connection.session, messageId, true));
+        mark = sessions.incomingWrite(connection.session, messageId, true);
       }
     }
     const sinceMs = clock.monotonicMs();
@@ -202,7 +218,7 @@ export class Intake {
     wait(connection, packet, 1);
     this.#pending += 1;
     const work = this.#delivery(account, target, packet, connection.readMs);
-    const attempt = retriable(work, sessionLog, writes);
+    const attempt = retriable(work, sessionLog, prepared?.writes ?? [], mark);
     this.#try(connection, pending, attempt, firstRetryMs);
   }
 
@@ -244,10 +260,23 @@ export class Intake {
       this.#pending -= 1;
       inFlight.delete(head.packet.messageId ?? 0);
       rememberAcknowledged(connection, head.packet);
+      const followers = this.#arrived(connection, head.packet, true);
       if (client.closed) this.#publishOrphan(head.packet);
       else head.done();
+      for (const follow of followers) follow();
     }
     readOn(connection);
+  }
+
+  /** A message's way to durability ended; answers what waited for that. */
+  #arrived(connection: Connection, packet: BrokerPacket, isDurable: boolean): readonly (() => void)[] {
+    if (packet.qos !== 2) return nobody;
+    const messageId = packet.messageId ?? 0;
+    const arriving = arrivingOf(connection);
+    const followers = arriving.get(messageId) ?? nobody;
+    arriving.delete(messageId);
+    if (isDurable) incomingOf(connection).add(messageId);
+    return followers;
   }
 
   /** Durable, but its publisher is gone: aedes would not go on. Subscribers get it all the same. */
@@ -259,14 +288,19 @@ export class Intake {
   #abandon(connection: Connection, error: unknown): void {
     const { sessions, log } = this.#options;
     const { client, pending } = connection;
+    const followers: (() => void)[] = [];
     for (const { packet, prepared, settled } of pending.splice(0)) {
       this.#pending -= 1;
-      if (settled) continue;
+      followers.push(...this.#arrived(connection, packet, settled));
+      if (settled) {
+        this.#publishOrphan(packet);
+        continue;
+      }
       this.counts.abandonedAcknowledgements += 1;
       if (prepared !== undefined) sessions.discard(prepared);
-      if (packet.qos === 2) incomingOf(connection).delete(packet.messageId ?? 0);
     }
     connection.inFlight.clear();
+    for (const follow of followers) follow();
     if (client.closed) return;
     const code = errorCode(error) ?? 'JOURNAL_STALLED';
     log.warn({ event: 'mqtt-acknowledgements-abandoned', client: client.id, code });
@@ -279,13 +313,23 @@ export class Intake {
     const inFlight = connection.inFlight.has(messageId);
     if (packet.qos === 2) {
       const incoming = incomingOf(connection);
+      const arriving = arrivingOf(connection);
+      if (!inFlight && arriving.has(messageId)) {
+        // Its first copy came on a connection that was taken over since: once that is durable, or given up, this
+        // one is looked at again.
+        this.counts.duplicates += 1;
+        arriving.get(messageId)?.push(() => {
+          if (!connection.client.closed) this.accept(connection, packet, done);
+        });
+        return true;
+      }
       if (!inFlight && incoming.has(messageId)) {
         // Stored before [MQTT-4.3.3-2]: aedes finds it there and answers PUBREC again.
         this.counts.duplicates += 1;
         done();
         return true;
       }
-      if (!inFlight && incoming.size >= this.#options.limits.inflightInbound) {
+      if (!inFlight && incoming.size + arriving.size >= this.#options.limits.inflightInbound) {
         this.counts.inboundOverflows += 1;
         connection.client.disconnect({ reasonCode: receiveMaximumExceeded });
         return true;
@@ -368,13 +412,17 @@ export function wait(connection: Connection, packet: BrokerPacket, change: 1 | -
   connection.waitingBytes += change * packet.payload.length;
 }
 
-/** Runs both parts in the same tick; a repetition runs only what failed. */
+/**
+ * Runs both parts in the same tick; a repetition runs only what failed. The mark is written last: found after a power
+ * cut, it says that the message is there.
+ */
 function retriable(
   work: (() => Promise<void>) | undefined,
   log: SessionLog,
   writes: readonly LogWrite[],
+  mark?: LogWrite,
 ): () => Promise<unknown> {
-  if (work !== undefined && writes.length === 0) return work;
+  if (work !== undefined && writes.length === 0 && mark === undefined) return work;
   let worked = work === undefined;
   let written = writes.length === 0;
   return async () => {
@@ -384,5 +432,6 @@ function retriable(
     worked ||= results[0].status === 'fulfilled';
     written ||= results[1].status === 'fulfilled';
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+    if (mark !== undefined) await log.write([mark]);
   };
 }

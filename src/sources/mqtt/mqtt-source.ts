@@ -92,7 +92,7 @@ export class MqttSource {
   readonly #intake: Intake;
   readonly #connections = new Map<BrokerClient, Connection>();
   readonly #owners = new Map<string, { deviceId: string; connections: number }>();
-  readonly #wills = new WeakMap<BrokerPacket, { account: Account; number: number }>();
+  readonly #wills = new WeakMap<BrokerPacket, { account: Account; number: number; clientId: string }>();
   /** By topic; forgotten whenever a filter is granted. What is wanted by mistake is delivered to nobody. */
   readonly #wanted = new Map<string, boolean>();
   readonly #offences = new Map<Offence, number>();
@@ -179,7 +179,10 @@ export class MqttSource {
     };
   }
 
-  /** Takes no more, lets what was received become durable, tells MQTT 5 clients, ends the connections. */
+  /**
+   * Takes no more, lets what was received become durable, tells MQTT 5 clients, ends the connections. Their wills are
+   * published [MQTT-3.1.2-8]: from here on nobody can say that these devices are there.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -188,13 +191,19 @@ export class MqttSource {
   async #close(): Promise<void> {
     clearInterval(this.#sweeper);
     this.#listeners?.stop();
-    const deadlineMs = this.#options.clock.monotonicMs() + drainMs;
-    while (this.#intake.pending > 0 && this.#options.clock.monotonicMs() < deadlineMs) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await this.#drained(() => this.#intake.pending === 0);
     const broker = this.#broker;
     if (broker !== undefined) await new Promise<void>((resolve) => broker.close(resolve));
+    // One that is not durable by then stays in the log and is published at the next start.
+    await this.#drained(() => this.#intake.pendingWills === 0);
     await this.#listeners?.close();
+  }
+
+  async #drained(isDone: () => boolean): Promise<void> {
+    const deadlineMs = this.#options.clock.monotonicMs() + drainMs;
+    while (!isDone() && this.#options.clock.monotonicMs() < deadlineMs) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 
   async #start(): Promise<void> {
@@ -217,7 +226,11 @@ export class MqttSource {
       const connection = this.#connections.get(client as BrokerClient);
       for (const filter of filters as string[]) connection?.filters.delete(filter);
     });
-    credentials.onRevoked((account) => this.#revoke(account.deviceId));
+    credentials.onRevoked(({ deviceId, status }) => {
+      this.#revoke(deviceId);
+      // With another key the device comes back for its session; revoked for good it must not even be collected for.
+      if (status === 'inactive') this.#sessions.endOf(deviceId);
+    });
     try {
       // Before anyone can connect: a will that comes after its device's "online" would tell an untruth.
       await Promise.all(this.#sessions.restoredWills().map((will) => this.#publishRestoredWill(will)));
@@ -321,7 +334,7 @@ export class MqttSource {
     this.#connections.delete(client);
     if (session !== undefined) this.#sessions.leave(session);
     if (client._disconnected && connection.willNumber !== undefined)
-      this.#sessions.forgetWill(connection.willNumber);
+      this.#sessions.forgetWill(connection.willNumber, client.id);
     this.#disown(connection);
   }
 
@@ -437,7 +450,7 @@ export class MqttSource {
   ): void {
     const will = this.#wills.get(packet);
     if (will !== undefined) {
-      const forget = () => this.#sessions.forgetWill(will.number);
+      const forget = () => this.#sessions.forgetWill(will.number, will.clientId);
       this.#intake
         .acceptWill(will.account, packet)
         .finally(forget)
@@ -485,7 +498,7 @@ export class MqttSource {
     };
     const number = this.#sessions.putWill(client.id, account, message);
     connection.willNumber = number;
-    this.#wills.set(will, { account, number });
+    this.#wills.set(will, { account, number, clientId: client.id });
   }
 
   async #publishRestoredWill(will: RestoredWill): Promise<void> {
@@ -504,7 +517,7 @@ export class MqttSource {
       this.#options.log.warn({ event: 'mqtt-will-lost', account, err: error });
     }
     if (this.#broker !== undefined) await publishTo(this.#broker, packet).catch(() => undefined);
-    this.#sessions.forgetWill(number);
+    this.#sessions.forgetWill(number, will.clientId);
   }
 
   #mayRead(account: Account | undefined, filter: string): boolean {
@@ -557,7 +570,7 @@ export class MqttSource {
       this.#counts.revokedConnections += 1;
       // What it left to be said in its name is not said.
       client.will = null;
-      if (connection.willNumber !== undefined) this.#sessions.forgetWill(connection.willNumber);
+      if (connection.willNumber !== undefined) this.#sessions.forgetWill(connection.willNumber, client.id);
       this.#disown(connection);
       client.disconnect({ reasonCode: notAuthorizedReason });
       setTimeout(() => client.conn.destroy(), lingerMs).unref();

@@ -124,8 +124,17 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
     async incomingDelPacket(client: BrokerClient, packet: BrokerPacket): Promise<void> {
       const session = sessions.find(client.id);
       const messageId = packet.messageId ?? 0;
-      if (session !== undefined && !client.clean) sessions.forgetIncoming(session, messageId);
-      else hooks.incoming(client).delete(messageId);
+      if (session === undefined || client.clean) {
+        hooks.incoming(client).delete(messageId);
+        return;
+      }
+      try {
+        await sessions.forgetIncoming(session, messageId);
+      } catch {
+        // aedes would send PUBCOMP all the same. Cut off, the client comes back and releases the message again.
+        client.conn.destroy();
+        await new Promise<never>(() => {});
+      }
     },
 
     async putWill(client: BrokerClient, will: BrokerPacket): Promise<void> {

@@ -62,7 +62,10 @@ export interface Session {
   queueBytes: number;
   readonly byCounter: Map<number, QueuedMessage>;
   readonly byMessageId: Map<number, QueuedMessage>;
+  /** Packet ids of QoS 2 messages received, durable, and not yet released by the client. */
   readonly incoming: Set<number>;
+  /** Those on their way to durability, with what is to be done then. */
+  readonly arriving: Map<number, (() => void)[]>;
 }
 
 export interface RestoredWill {
@@ -215,6 +218,13 @@ export class Sessions {
     await this.#log.write(this.#forget(session));
   }
 
+  /** Ends what the account left behind: it may not come back for it. */
+  endOf(account: string): void {
+    for (const session of this.#sessions.values()) {
+      if (session.account === account) this.#log.writeLazily(this.#forget(session));
+    }
+  }
+
   /** Drops sessions nobody came back to in time. */
   expire(): void {
     const now = this.#clock.monotonicMs();
@@ -230,30 +240,44 @@ export class Sessions {
   /** Resolves when the subscriptions are durable. */
   async subscribe(session: Session, subscriptions: readonly Subscription[]): Promise<void> {
     const writes: LogWrite[] = [];
+    const before = new Map<string, Subscription | undefined>();
     for (const subscription of subscriptions) {
       const { topic, qos, rh, rap, nl, subscriptionIdentifier } = subscription;
       const value = Buffer.from(JSON.stringify({ v: 1, qos, rh, rap, nl, si: subscriptionIdentifier }));
       const known = session.subscriptions.get(topic);
       if (known !== undefined && sameSubscription(known, subscription)) continue;
+      before.set(topic, known);
       session.subscriptions.set(topic, { topic, qos, rh, rap, nl, subscriptionIdentifier });
       writes.push({ key: `mqtt/sub/${session.number.toString(36)}/${topic}`, value });
     }
-    if (writes.length > 0) {
-      this.#matches.clear();
-      session.subscriptionsWritten = this.#log.write(writes);
+    if (writes.length === 0) {
+      await session.subscriptionsWritten;
+      return;
     }
-    await session.subscriptionsWritten;
+    this.#matches.clear();
+    const written = this.#log.write(writes);
+    session.subscriptionsWritten = written;
+    try {
+      await written;
+    } catch (error) {
+      // Asked for again it must be written again.
+      for (const [topic, known] of before) {
+        if (known === undefined) session.subscriptions.delete(topic);
+        else session.subscriptions.set(topic, known);
+      }
+      this.#matches.clear();
+      if (session.subscriptionsWritten === written) session.subscriptionsWritten = Promise.resolve();
+      throw error;
+    }
   }
 
   async unsubscribe(session: Session, topics: readonly string[]): Promise<void> {
-    const writes: LogWrite[] = [];
-    for (const topic of topics) {
-      if (!session.subscriptions.delete(topic)) continue;
-      writes.push({ key: `mqtt/sub/${session.number.toString(36)}/${topic}`, value: undefined });
-    }
-    if (writes.length === 0) return;
+    const gone = topics.filter((topic) => session.subscriptions.has(topic));
+    if (gone.length === 0) return;
+    const number = session.number.toString(36);
+    await this.#log.write(gone.map((topic) => ({ key: `mqtt/sub/${number}/${topic}`, value: undefined })));
+    for (const topic of gone) session.subscriptions.delete(topic);
     this.#matches.clear();
-    await this.#log.write(writes);
   }
 
   /** Clients with a session that subscribed to the topic with QoS 1 or 2. */
@@ -401,9 +425,11 @@ export class Sessions {
     return { key, value: present ? marker : undefined };
   }
 
-  forgetIncoming(session: Session, messageId: number): void {
-    if (!session.incoming.delete(messageId)) return;
-    this.#log.writeLazily([this.incomingWrite(session, messageId, false)]);
+  /** Resolves when that is durable: after PUBCOMP the id may name another message, which must not pass for a copy. */
+  async forgetIncoming(session: Session, messageId: number): Promise<void> {
+    if (!session.incoming.has(messageId)) return;
+    await this.#log.write([this.incomingWrite(session, messageId, false)]);
+    session.incoming.delete(messageId);
   }
 
   /** Returns the number by which `forgetWill` knows it. */
@@ -424,11 +450,11 @@ export class Sessions {
   deleteWill(clientId: string): void {
     const number = this.#willNumbers.get(clientId);
     if (number === undefined) return;
-    this.#willNumbers.delete(clientId);
-    this.forgetWill(number);
+    this.forgetWill(number, clientId);
   }
 
-  forgetWill(number: number): void {
+  forgetWill(number: number, clientId: string): void {
+    if (this.#willNumbers.get(clientId) === number) this.#willNumbers.delete(clientId);
     this.#log.writeLazily([{ key: `mqtt/will/${number.toString(36)}`, value: undefined }]);
   }
 
@@ -448,6 +474,7 @@ export class Sessions {
       byCounter: new Map(),
       byMessageId: new Map(),
       incoming: new Set(),
+      arriving: new Map(),
     };
     this.#sessions.set(clientId, session);
     return session;

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { systemClock } from '../../../src/platform/clock.ts';
+import { GatewayError } from '../../../src/platform/errors.ts';
 import { defaultLimits } from '../../../src/sources/mqtt/limits.ts';
 import { Sessions } from '../../../src/sources/mqtt/sessions.ts';
 import { decodeStoredMessage, encodeStoredMessage } from '../../../src/sources/mqtt/stored-message.ts';
@@ -200,6 +201,112 @@ test('a connection that breaks publishes its will, a goodbye or a revocation doe
   await until(() => gateway.messages.length > 1);
   expect(gateway.messages.map((message) => message.deviceId)).toEqual(['probe-1', 'probe-4']);
   await until(() => gateway.sessionLog.keys('mqtt/will/').length === 0);
+});
+
+test('a gateway that stops publishes the wills of who is connected, durable before it is gone', async () => {
+  const stored: string[] = [];
+  const gateway = await startGateway({
+    sink: async (message) => {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      stored.push(`${message.deviceId} ${message.payload}`);
+    },
+  });
+  const topic = 'iotflow/devices/probe-1/status/online';
+  const will = { topic, payload: Buffer.from('offline'), qos: 1, retain: true } as const;
+  const device = await login(gateway.port, 'probe-1', { will });
+  await gateway.source.close();
+  await device.ended();
+  expect(stored).toEqual(['probe-1 offline']);
+  // Said once: not again at the next start.
+  expect(gateway.sessionLog.keys('mqtt/will/')).toEqual([]);
+});
+
+test('the session of an account revoked for good ends, and collects nothing more', async () => {
+  const gateway = await startGateway();
+  const service = await offlineDevice(gateway.port);
+  service.publish(`${commands}/open`, 'now', { qos: 1, messageId: 1 });
+  await service.next('puback');
+  expect(gateway.source.stats()).toMatchObject({ sessions: 1, queuedMessages: 1 });
+  gateway.credentials.revoke('probe-1', 'active');
+  // A new key was issued: the device comes back for what waits.
+  expect(gateway.source.stats()).toMatchObject({ sessions: 1, queuedMessages: 1 });
+  gateway.credentials.revoke('probe-1', 'inactive');
+  expect(gateway.source.stats()).toMatchObject({ sessions: 0, queuedMessages: 0 });
+  for (const room of ['session', 'sub', 'queue'])
+    expect(gateway.sessionLog.keys(`mqtt/${room}/`)).toEqual([]);
+});
+
+test('a subscription the log refused is written when it is asked for again', async () => {
+  const gateway = await startGateway();
+  const device = await login(gateway.port, 'probe-1', persistent);
+  gateway.sessionLog.beforeWrite = async () => {
+    throw new GatewayError('JOURNAL_FULL', 'no room');
+  };
+  device.send({
+    cmd: 'subscribe',
+    messageId: 7,
+    subscriptions: [{ topic: `${commands}/#`, qos: 1 }],
+  });
+  await device.ended();
+  gateway.sessionLog.beforeWrite = undefined;
+  const again = await login(gateway.port, 'probe-1', persistent);
+  expect((await again.subscribe(`${commands}/#`, 1)).granted).toEqual([1]);
+  const after = await startGateway({ sessionLog: gateway.sessionLog.afterPowerCut() });
+  const service = await login(after.port, 'service-1');
+  service.publish(`${commands}/open`, 'now', { qos: 1, messageId: 1 });
+  await service.next('puback');
+  expect(after.source.stats().queuedMessages).toBe(1);
+});
+
+test('QoS 2: after PUBCOMP and a power cut, the packet id may name another message', async () => {
+  const before = await startGateway();
+  const topic = 'iotflow/devices/probe-1/telemetry/x';
+  const device = await login(before.port, 'probe-1', persistent);
+  device.publish(topic, 'first', { qos: 2, messageId: 1 });
+  await device.next('pubrec');
+  device.send({ cmd: 'pubrel', messageId: 1 });
+  await device.next('pubcomp');
+  const after = await startGateway({ sessionLog: before.sessionLog.afterPowerCut() });
+  const again = await login(after.port, 'probe-1', persistent);
+  again.publish(topic, 'second', { qos: 2, messageId: 1 });
+  await again.next('pubrec');
+  expect(after.messages.map(({ payload }) => payload.toString())).toEqual(['second']);
+});
+
+test('QoS 2: a copy on a new connection is not answered before the first one is durable', async () => {
+  const open: (() => void)[] = [];
+  const gateway = await startGateway({ sink: () => new Promise((resolve) => open.push(resolve)) });
+  const topic = 'iotflow/devices/probe-1/telemetry/x';
+  const first = await login(gateway.port, 'probe-1', persistent);
+  first.publish(topic, '1', { qos: 2, messageId: 1 });
+  await until(() => open.length === 1);
+  const second = await login(gateway.port, 'probe-1', persistent);
+  await first.ended();
+  second.publish(topic, '1', { qos: 2, messageId: 1, dup: true });
+  await second.ping();
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  expect(second.count('pubrec')).toBe(0);
+  open[0]?.();
+  expect((await second.next('pubrec')).messageId).toBe(1);
+  expect(open).toHaveLength(1);
+});
+
+test('QoS 2: a message the journal refused is not taken for received after a power cut', async () => {
+  const before = await startGateway({
+    sink: async () => {
+      throw new GatewayError('JOURNAL_FULL', 'no room');
+    },
+  });
+  const topic = 'iotflow/devices/probe-1/telemetry/x';
+  const device = await login(before.port, 'probe-1', persistent);
+  device.publish(topic, '1', { qos: 2, messageId: 1 });
+  await until(() => before.source.stats().heldAcknowledgements === 1);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const after = await startGateway({ sessionLog: before.sessionLog.afterPowerCut() });
+  const again = await login(after.port, 'probe-1', persistent);
+  again.publish(topic, '1', { qos: 2, messageId: 1, dup: true });
+  await again.next('pubrec');
+  expect(after.messages).toHaveLength(1);
 });
 
 test('a delayed will of MQTT 5 comes without the property that delayed it, and keeps the others', async () => {
