@@ -244,6 +244,8 @@ export class Committer implements Appender {
     clearTimeout(this.#retryTimer);
     this.#retryTimer = undefined;
     await this.settle();
+    // A commit that was failing just then has put them back.
+    if (this.#queue.some(isLazy)) await this.settle();
     clearTimeout(this.#lazyTimer);
     clearTimeout(this.#retryTimer);
     for (const entry of this.#queue) {

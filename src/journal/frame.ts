@@ -124,6 +124,11 @@ export function startsFrame(buffer: Buffer, at: number): boolean {
   return at + headerBytes <= buffer.length && buffer.readUInt32LE(at) === magic;
 }
 
+/** The length a frame that may be damaged claims to have. */
+export function claimedLength(buffer: Buffer, at: number): number {
+  return buffer.readUInt32LE(at + 8);
+}
+
 /** Whether a frame that may be damaged claims to be of the same life of its segment. */
 export function belongsTo(buffer: Buffer, at: number, of: FrameHeader): boolean {
   return get64(buffer, at + 16) === of.segment && get64(buffer, at + 120) === of.life;

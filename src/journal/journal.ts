@@ -632,9 +632,9 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   }
 
   get #wantsSpill(): boolean {
-    const { freeSegments, oldest, missingSegments } = this.#ring;
+    const { freeSegments, oldest, canFill } = this.#ring;
     if (this.#closing !== undefined) return false;
-    return missingSegments > 0 || (freeSegments < this.#options.freeSegmentsMin && oldest !== undefined);
+    return canFill || (freeSegments < this.#options.freeSegmentsMin && oldest !== undefined);
   }
 
   async #spillAll(): Promise<void> {

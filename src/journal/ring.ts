@@ -102,6 +102,8 @@ export class Ring {
   #filling: Promise<void> | undefined;
   #isClosing = false;
   #missing: number[] = [];
+  /** By slot: what a missing segment's file still holds. */
+  readonly #stale = new Map<number, number>();
   /** Put into quarantine at this opening. */
   readonly #movedAside: string[] = [];
 
@@ -139,6 +141,11 @@ export class Ring {
   /** Slots that have no file yet. */
   get missingSegments(): number {
     return this.#missing.length;
+  }
+
+  /** Whether one of them may be made now. */
+  get canFill(): boolean {
+    return this.#missing.some((slot) => this.#mayErase(this.#stale.get(slot) ?? 0));
   }
 
   /** The oldest segment that is full. */
@@ -222,6 +229,7 @@ export class Ring {
         // Nothing of it was ever acknowledged.
         this.#active = undefined;
         this.#missing.push(segment.slot);
+        this.#stale.set(segment.slot, segment.formerId);
         await segment.file.close().catch(() => undefined);
       }
       throw error;
@@ -286,11 +294,23 @@ export class Ring {
     }
     await segment.file.close().catch(() => undefined);
     if (segment.slot >= this.slots) {
-      await this.#disk.remove(segment.path);
+      // Else the next opening does it.
+      if (this.#mayErase(segment.id)) await this.#disk.remove(segment.path);
       return;
     }
     this.#missing.push(segment.slot);
+    this.#stale.set(segment.slot, segment.id);
     await this.#make();
+  }
+
+  /**
+   * Whether frames of a life that ended may go. As long as the disk does not know that they are not needed they are
+   * read again after a power cut, and then all behind them must be there too, or older state would win.
+   */
+  #mayErase(id: number): boolean {
+    if (id < this.#durableFloor) return true;
+    const isOlder = (other: number) => other >= this.#durableFloor && other > 0 && other < id;
+    return !this.#free.some((segment) => isOlder(segment.id)) && ![...this.#stale.values()].some(isOlder);
   }
 
   /** Makes the segments that are missing, one after the other, in the background. Rejects when the disk refuses. */
@@ -306,7 +326,7 @@ export class Ring {
     // One that cannot be made must not keep the others from being made.
     for (let left = this.#missing.length; left > 0 && !this.#isClosing; left -= 1) {
       try {
-        await this.#make();
+        if (!(await this.#make())) break;
       } catch (error) {
         failure = { error };
         if (errorCode(error) === 'ENOSPC') break;
@@ -333,12 +353,16 @@ export class Ring {
     for (const segment of [...this.live(), ...this.#free]) await segment.file.close();
   }
 
-  async #make(): Promise<void> {
-    const slot = this.#missing.shift();
-    if (slot === undefined) return;
+  /** Answers whether there was one that may be made now. */
+  async #make(): Promise<boolean> {
+    const index = this.#missing.findIndex((slot) => this.#mayErase(this.#stale.get(slot) ?? 0));
+    const [slot] = index < 0 ? [] : this.#missing.splice(index, 1);
+    if (slot === undefined) return false;
     const path = this.#path(slot);
     try {
       this.#free.push(newSegment(slot, path, await this.#disk.allocate(path, this.segmentBytes)));
+      this.#stale.delete(slot);
+      return true;
     } catch (error) {
       this.#missing.push(slot);
       throw error;
@@ -384,13 +408,15 @@ export class Ring {
     );
     const floor = newest?.floor ?? 0;
     scans.sort((a, b) => a.segment.id - b.segment.id);
+    const surplus: Segment[] = [];
     for (const { segment, scan } of scans) {
       if (scan.id > 0 && scan.id >= floor) this.#used.push(segment);
       else if (!segment.suspect && segment.slot < this.slots) this.#free.push(segment);
       else {
         await segment.file.close();
         present.delete(segment.slot);
-        if (segment.slot >= this.slots) await this.#disk.remove(segment.path);
+        if (segment.slot < this.slots) this.#stale.set(segment.slot, segment.id);
+        else surplus.push(segment);
       }
       this.#lastId = Math.max(this.#lastId, segment.id);
     }
@@ -417,7 +443,11 @@ export class Ring {
     const kept = new Set(frames.map(({ found }) => found));
     for (const { segment, scan } of live) {
       const isNewest = scan.id === newest?.segment;
-      const gaps = scan.gaps.filter(({ next }) => kept.has(next) && !isTorn(next.header));
+      // A segment that was free while the disk did not know yet, and about to be used again.
+      const isFree = scan.isOverwritten && segment === live[0]?.segment;
+      const gaps = scan.gaps.filter(({ next, position }) => {
+        return kept.has(next) && !isTorn(next.header) && !(isFree && position === 0);
+      });
       this.quarantined.segments += gaps.length;
       for (const gap of gaps) this.quarantined.bytes += gap.bytes;
       const isTail = scan.tornBytes > 0 || scan.gaps.some(({ next }) => isTorn(next.header));
@@ -426,10 +456,13 @@ export class Ring {
       const isDurable = await this.#writeAgain(segment, lastCommitAt(scan));
       if (isNewest && isDurable) this.#durableFloor = floor;
     }
+    for (const { id, path } of surplus) {
+      if (id === 0 || id < this.#durableFloor) await this.#disk.remove(path);
+    }
     // A full disk must not keep the gateway from starting: then the journal refuses until there is room.
     for (let left = this.#missing.length; left > 0 && this.#free.length < firstSegments; left -= 1) {
       try {
-        await this.#make();
+        if (!(await this.#make())) break;
       } catch (error) {
         this.#log.error({ event: 'journal-allocate-failed', code: errorCode(error) }, 'no room for the ring');
         if (errorCode(error) === 'ENOSPC') break;
@@ -499,7 +532,7 @@ export class Ring {
           await file.read(part, at);
         } catch (error) {
           if (step > blockBytes) {
-            await read(at, part.length, step === content.length ? 16 * blockBytes : blockBytes);
+            await read(at, part.length, step > 16 * blockBytes ? 16 * blockBytes : blockBytes);
             continue;
           }
           part.fill(0);

@@ -2,7 +2,15 @@
 // the first bad frame: it goes on in steps of 4 KiB, so one flipped bit costs one frame and not all behind it.
 
 import type { DiskFile } from '../platform/disk.ts';
-import { belongsTo, blockBytes, type FrameHeader, padded, readFrame, startsFrame } from './frame.ts';
+import {
+  belongsTo,
+  blockBytes,
+  claimedLength,
+  type FrameHeader,
+  padded,
+  readFrame,
+  startsFrame,
+} from './frame.ts';
 
 /** The lines of one class in one frame: what is handed out, delivered or moved as a whole. */
 export interface Section {
@@ -69,6 +77,8 @@ export interface Scan {
   readonly gaps: readonly Gap[];
   /** A frame that was being written when the power went. */
   readonly tornBytes: number;
+  /** The first frame was being written over by a next life when the power went. */
+  readonly isOverwritten: boolean;
   /** Neither zeros nor anything this version writes. */
   readonly isAlien: boolean;
 }
@@ -115,10 +125,27 @@ export function scanSegment(content: Buffer): Scan {
     const torn = startsFrame(content, 0);
     // The first sector is written by every first commit; where it is not, the others are of one that was torn.
     const isAlien = !torn && !isZero(content.subarray(0, sectorBytes));
-    return { id: 0, frames, gaps: [], tornBytes: torn ? blockBytes : 0, isAlien };
+    return { id: 0, frames, gaps: [], tornBytes: torn ? blockBytes : 0, isOverwritten: false, isAlien };
   }
   const torn = startsFrame(content, end) && belongsTo(content, end, last);
-  return { id: last.segment, frames, gaps, tornBytes: torn ? blockBytes : 0, isAlien: false };
+  const [gap] = gaps;
+  const isOverwritten = gap?.position === 0 && isPartlyOverwritten(content, last, gap.bytes);
+  return { id: last.segment, frames, gaps, tornBytes: torn ? blockBytes : 0, isOverwritten, isAlien: false };
+}
+
+/**
+ * Whether parts of the first frame are zeros, as a small frame of the next life has them behind its header. (With
+ * the header there as well it would be a good frame.)
+ */
+function isPartlyOverwritten(content: Buffer, life: FrameHeader, bytes: number): boolean {
+  if (!startsFrame(content, 0) || !belongsTo(content, 0, life)) return false;
+  const length = claimedLength(content, 0);
+  if (padded(length) !== bytes) return false;
+  const end = Math.min(length, blockBytes);
+  for (let at = sectorBytes; at + sectorBytes <= end; at += sectorBytes) {
+    if (isZero(content.subarray(at, at + sectorBytes))) return true;
+  }
+  return false;
 }
 
 /** Where the last commit begins among the frames of a scan. */

@@ -3,10 +3,11 @@
 // in the directory. Does not promise to notice entries LevelDB lost whole; who must know numbers its entries.
 
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { Level } from 'level';
+import { makeDirectory } from './disk.ts';
 import { errorCode, GatewayError } from './errors.ts';
 import type { Log } from './log.ts';
 import type { Store, StoreRange, StoreWrite } from './store.ts';
@@ -14,7 +15,18 @@ import type { Store, StoreRange, StoreWrite } from './store.ts';
 const defaults = {
   /** A larger directory is not copied before a repair: a card that fills up helps nobody. */
   damagedCopyBytesMax: 256 * 1024 * 1024,
+  /** LevelDB needs about so much to open, whatever is to be read: it writes what was in its log into a table. */
+  spareBytes: 8 * 1024 * 1024,
+  /** Not while everything starts. */
+  spareDelayMs: 10_000,
 };
+
+const spareRetryMs = 10 * 60 * 1000;
+const spareChunkBytes = 256 * 1024;
+/** A spare is only made while so many times its size is free. */
+const roomForSpare = 8;
+/** With less a repair could lose what it has no room to write. */
+const repairBytes = 16 * 1024 * 1024;
 
 const damagedCopiesMax = 2;
 const crcBytes = 4;
@@ -23,6 +35,10 @@ export interface LevelStoreOptions {
   readonly log: Log;
   /** Directories above this many bytes are repaired without keeping a copy. Default 256 MiB. */
   readonly damagedCopyBytesMax?: number;
+  /** Size of the file that gives way when the disk is too full to open the store. 0 for none. Default 8 MiB. */
+  readonly spareBytes?: number;
+  /** How long after opening it is made. Default 10 s. */
+  readonly spareDelayMs?: number;
 }
 
 export interface LevelStoreStats {
@@ -35,6 +51,8 @@ export interface LevelStoreStats {
   readonly repairs: number;
   /** How often not even a repair helped and the store started empty. */
   readonly startedEmpty: number;
+  /** How often the spare had to give way on a full disk. */
+  readonly sparesUsed: number;
   /** Whether the last attempt to open or write failed. */
   readonly failed: boolean;
 }
@@ -88,6 +106,20 @@ function isDamage(error: unknown): boolean {
   );
 }
 
+function isFull(error: unknown): boolean {
+  return /ENOSPC|EDQUOT|No space left|quota exceeded/i.test(trace(error));
+}
+
+/** Unknown (some file systems do not say) counts as enough. */
+async function freeBytes(directory: string): Promise<number> {
+  try {
+    const { bavail, bsize } = await statfs(directory);
+    return bavail * bsize;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
 function isLocked(error: unknown): boolean {
   return /LEVEL_LOCKED/.test(trace(error));
 }
@@ -113,17 +145,24 @@ export class LevelStore {
   #reopens = 0;
   #repairs = 0;
   #startedEmpty = 0;
+  #sparesUsed = 0;
+  #spareTimer: NodeJS.Timeout | undefined;
+  #makingSpare: Promise<void> | undefined;
+  readonly #spareBytes: number;
+  readonly #spareDelayMs: number;
 
   private constructor(directory: string, options: LevelStoreOptions) {
     this.#directory = directory;
     this.#log = options.log;
     this.#damagedCopyBytesMax = options.damagedCopyBytesMax ?? defaults.damagedCopyBytesMax;
+    this.#spareBytes = options.spareBytes ?? defaults.spareBytes;
+    this.#spareDelayMs = options.spareDelayMs ?? defaults.spareDelayMs;
   }
 
   /**
    * Succeeds whatever the directory holds: what cannot be opened is copied aside (`<directory>.damaged-<n>`, the
-   * last two), repaired, and given up only if that fails too. On a full or broken disk it succeeds as well; the
-   * operations then throw until the disk is back.
+   * last two), repaired, and given up only if that fails too. On a full disk a file kept for this gives way. On a
+   * broken disk, or a full one without that file, it succeeds as well; the operations then throw until it is back.
    * @throws GatewayError `STORE_LOCKED` when another process has it open.
    */
   static async open(directory: string, options: LevelStoreOptions): Promise<LevelStore> {
@@ -180,6 +219,7 @@ export class LevelStore {
       reopens: this.#reopens,
       repairs: this.#repairs,
       startedEmpty: this.#startedEmpty,
+      sparesUsed: this.#sparesUsed,
       failed: this.#database === undefined,
     };
   }
@@ -191,10 +231,13 @@ export class LevelStore {
   }
 
   async #close(): Promise<void> {
+    clearTimeout(this.#spareTimer);
     await this.#opening?.catch(() => undefined);
+    clearTimeout(this.#spareTimer);
     const database = this.#database;
     this.#database = undefined;
     await database?.close();
+    await this.#makingSpare;
   }
 
   async #get(key: string): Promise<Buffer | undefined> {
@@ -307,6 +350,7 @@ export class LevelStore {
       if (this.#openedOnce) this.#reopens += 1;
       this.#openedOnce = true;
       this.#database = database;
+      this.#armSpare(this.#spareDelayMs);
       return database;
     } finally {
       this.#opening = undefined;
@@ -314,7 +358,7 @@ export class LevelStore {
   }
 
   async #attempt(): Promise<Database> {
-    await mkdir(dirname(this.#directory), { recursive: true });
+    await makeDirectory(dirname(this.#directory));
     const database = new Level<string, Buffer>(this.#directory, {
       keyEncoding: 'utf8',
       valueEncoding: 'buffer',
@@ -323,10 +367,71 @@ export class LevelStore {
     return database;
   }
 
+  get #sparePath(): string {
+    return `${this.#directory}.spare`;
+  }
+
+  #armSpare(delayMs: number): void {
+    if (this.#spareBytes === 0 || this.#closing !== undefined) return;
+    clearTimeout(this.#spareTimer);
+    this.#spareTimer = setTimeout(() => {
+      this.#makingSpare = this.#makeSpare().catch((error: unknown) => {
+        this.#log.warn(
+          { event: 'store-spare-failed', directory: this.#directory, error: trace(error) },
+          'no spare',
+        );
+      });
+    }, delayMs);
+    this.#spareTimer.unref();
+  }
+
+  /** The room LevelDB needs to open must be there also when everybody else has filled the disk. */
+  async #makeSpare(): Promise<void> {
+    const path = this.#sparePath;
+    const found = await stat(path).catch(() => undefined);
+    if (found?.size === this.#spareBytes) return;
+    this.#armSpare(spareRetryMs);
+    if ((await freeBytes(dirname(path))) < this.#spareBytes * roomForSpare) return;
+    const handle = await open(path, 'w');
+    let isWhole = false;
+    try {
+      const zeros = Buffer.alloc(Math.min(spareChunkBytes, this.#spareBytes));
+      let at = 0;
+      while (at < this.#spareBytes && this.#closing === undefined) {
+        at += (await handle.write(zeros, 0, Math.min(zeros.length, this.#spareBytes - at), at)).bytesWritten;
+      }
+      await handle.sync();
+      isWhole = at === this.#spareBytes;
+    } finally {
+      await handle.close();
+      if (!isWhole) await rm(path, { force: true });
+    }
+  }
+
+  /** Answers whether there was one to give way. */
+  async #useSpare(): Promise<boolean> {
+    await this.#makingSpare;
+    const found = await stat(this.#sparePath).catch(() => undefined);
+    if (found === undefined) return false;
+    await rm(this.#sparePath, { force: true });
+    this.#sparesUsed += 1;
+    this.#log.warn({ event: 'store-spare-used', directory: this.#directory }, 'the disk is full');
+    return true;
+  }
+
+  async #attemptWithSpare(): Promise<Database> {
+    try {
+      return await this.#attempt();
+    } catch (error) {
+      if (!isFull(error) || !(await this.#useSpare())) throw error;
+      return await this.#attempt();
+    }
+  }
+
   async #openOrMend(): Promise<Database> {
     let copy: string | undefined;
     try {
-      return await this.#attempt();
+      return await this.#attemptWithSpare();
     } catch (error) {
       if (!isDamage(error)) throw error;
       copy = await this.#mend(error);
@@ -354,13 +459,22 @@ export class LevelStore {
       this.#database = undefined;
       this.#opening ??= database
         .close()
+        .catch(() => undefined)
         .then(() => this.#mend(error))
+        // Not repaired for want of room: opened as it is, what can be read is read.
+        .catch(() => undefined)
         .then(() => this.#openHandle());
     }
     await this.#opening?.catch(() => undefined);
   }
 
+  /** @throws the error when there is no room to repair: it is tried again later. */
   async #mend(error: unknown): Promise<string | undefined> {
+    const parent = dirname(this.#directory);
+    if ((await freeBytes(parent)) < repairBytes) {
+      await this.#useSpare();
+      if ((await freeBytes(parent)) < repairBytes) throw error;
+    }
     this.#repairs += 1;
     const copy = await this.#keepCopy();
     this.#log.error(
@@ -393,12 +507,13 @@ export class LevelStore {
 
   /** Keeps the damaged directory for people to look at. Best effort: the disk may be full. */
   async #keepCopy(): Promise<string | undefined> {
+    let copy: string | undefined;
     try {
       const found = await stat(this.#directory);
-      if (found.isDirectory() && (await directoryBytes(this.#directory)) > this.#damagedCopyBytesMax) {
-        return undefined;
-      }
-      const copy = await this.#copyName();
+      const bytes = found.isDirectory() ? await directoryBytes(this.#directory) : 0;
+      if (bytes > this.#damagedCopyBytesMax) return undefined;
+      if ((await freeBytes(dirname(this.#directory))) < bytes + repairBytes) return undefined;
+      copy = await this.#copyName();
       if (!found.isDirectory()) {
         await rename(this.#directory, copy);
         return copy;
@@ -415,6 +530,8 @@ export class LevelStore {
         { event: 'store-copy-failed', directory: this.#directory, error: trace(error) },
         'no copy',
       );
+      // A part of it would only take the room the repair needs.
+      if (copy !== undefined) await rm(copy, { recursive: true, force: true }).catch(() => undefined);
       return undefined;
     }
   }

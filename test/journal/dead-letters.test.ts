@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { faultyDisk } from '../support/faulty-disk.ts';
 import { append, drain, openJournal, range } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
 
@@ -55,5 +56,44 @@ test('letters are bounded in bytes too, and a long one is cut', async () => {
   const [oldest] = await journal.listDeadLetters({ limit: 1 });
   expect(oldest).toMatchObject({ isCut: true });
   expect(oldest!.bytes.length).toBe(16_384);
+  await close();
+});
+
+test('a batch of which InfluxDB refuses more lines than one append may carry is buried all the same', async () => {
+  const { journal, close } = await openJournal(tempFolder());
+  await append(journal, range(0, 10));
+  const batch = await journal.take('fresh', 100);
+  const letters = range(0, 400).map((id) => letter(`${id} ${'x'.repeat(300)}`));
+  await journal.bury(batch!, letters);
+  expect(journal.stats().deadLetters).toMatchObject({ letters: 400, added: 400 });
+  expect(journal.pending().fresh).toBe(0);
+  await close();
+});
+
+test('when a letter cannot be written the batch is still held and no letter goes', async () => {
+  const disk = faultyDisk();
+  const options = { deadLettersMax: 2, retryMs: 5 };
+  const { journal, close } = await openJournal(tempFolder(), { disk, options });
+  await journal.add(letter('one'));
+  await journal.add(letter('two'));
+  await append(journal, [7]);
+  const batch = await journal.take('fresh', 100);
+  disk.faults.datasync = 'EIO';
+  await expect(journal.bury(batch!, [letter('three')])).rejects.toMatchObject({ code: 'JOURNAL_FAILED' });
+  disk.faults.datasync = undefined;
+  const texts = async () =>
+    (await journal.listDeadLetters({ limit: 10 })).map(({ bytes }) => bytes.toString());
+  expect(await texts()).toEqual(['one', 'two']);
+  journal.release(batch!);
+  await expect
+    .poll(() =>
+      journal.add(letter('four')).then(
+        () => true,
+        () => false,
+      ),
+    )
+    .toBe(true);
+  expect(await texts()).toEqual(['two', 'four']);
+  expect(await drain(journal)).toEqual([7]);
   await close();
 });

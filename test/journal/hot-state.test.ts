@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import type { HotState } from '../../src/journal/contract.ts';
 import { faultyDisk } from '../support/faulty-disk.ts';
@@ -136,4 +138,62 @@ test('a lazy write outlives a failing disk; an eager one that failed is not seen
   const second = await openJournal(folder);
   expect(await second.journal.get('k/lazy')).toEqual(Buffer.from('x'));
   await second.close();
+});
+
+test('a lazy write is seen although a later eager one of its key was refused', async () => {
+  const disk = faultyDisk();
+  const { journal, close } = await openJournal(tempFolder(), {
+    disk,
+    options: { lazyMs: 60_000, retryMs: 60_000 },
+  });
+  disk.faults.datasync = 'EIO';
+  journal.writeLazily([put('k/1', 'lazy')]);
+  await expect(journal.write([put('k/1', 'eager')])).rejects.toMatchObject({ code: 'JOURNAL_FAILED' });
+  expect(await journal.get('k/1')).toEqual(Buffer.from('lazy'));
+  disk.faults.datasync = undefined;
+  await close();
+});
+
+test('lazy writes on a disk that fails for long are as many as there are keys, and the newest counts', async () => {
+  const disk = faultyDisk();
+  const folder = tempFolder();
+  const { journal, close } = await openJournal(folder, { disk, options: { lazyMs: 1, retryMs: 1 } });
+  disk.faults.datasync = 'EIO';
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const heap = () => {
+    collect();
+    return process.memoryUsage().arrayBuffers;
+  };
+  const before = heap();
+  for (const round of range(0, 3000)) {
+    journal.writeLazily([
+      { key: `q/${round % 3}`, value: Buffer.alloc(10_000, round % 251) },
+      // Comes and goes, as a session's messages do.
+      { key: `m/${round}`, value: Buffer.alloc(1000) },
+      remove(`m/${round - 2}`),
+    ]);
+    if (round % 50 === 0) await journal.write([put('x', 'y')]).catch(() => undefined);
+  }
+  expect(heap() - before).toBeLessThan(10_000_000);
+  disk.faults.datasync = undefined;
+  const isBack = () =>
+    journal.write([put('x', 'y')]).then(
+      () => true,
+      () => false,
+    );
+  await expect.poll(isBack).toBe(true);
+  await close();
+  const second = await openJournal(folder);
+  expect(await second.journal.get('q/2')).toEqual(Buffer.alloc(10_000, 2999 % 251));
+  expect(Object.keys(await all(second.journal, 'm/'))).toEqual(['m/2998', 'm/2999']);
+  await second.close();
+});
+
+test('more lazy writes than fit one append are taken', async () => {
+  const { journal, close } = await openJournal(tempFolder());
+  journal.writeLazily(range(0, 200).map((id) => put(`k/${id}`, 'x'.repeat(1000))));
+  await append(journal, [1]);
+  expect(Object.keys(await all(journal, 'k/')).length).toBe(200);
+  await close();
 });

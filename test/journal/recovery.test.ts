@@ -1,11 +1,14 @@
 import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { blockBytes, headerBytes, padded, sealFrame } from '../../src/journal/frame.ts';
 import { Journal } from '../../src/journal/journal.ts';
 import { Ring } from '../../src/journal/ring.ts';
+import { scanSegment } from '../../src/journal/segment.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { systemDisk } from '../../src/platform/disk.ts';
 import { createLog } from '../../src/platform/log.ts';
+import { faultyDisk } from '../support/faulty-disk.ts';
 import { append, drain, line, openJournal, range, spilled } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
 
@@ -229,5 +232,141 @@ test('a second process is refused and changes nothing', async () => {
   await expect(second).rejects.toMatchObject({ code: 'STORE_LOCKED' });
   await append(journal, [2]);
   expect(await drain(journal)).toEqual([1, 2]);
+  await close();
+});
+
+test('a burst of several frames in one commit is all there after a power cut, also when nothing else waited', async () => {
+  const folder = await cutOff(async (journal) => {
+    await append(journal, [1]);
+    await drain(journal);
+    const { frames } = journal.stats();
+    await append(journal, range(100, 130), 'telemetry', 1000);
+    expect(journal.stats().frames - frames).toBeGreaterThan(2);
+  });
+  const { journal, close } = await openJournal(folder);
+  expect(await drain(journal)).toEqual(range(100, 130));
+  await close();
+});
+
+test('of an append that was refused neither lines nor state come back once anything else was committed', async () => {
+  const disk = faultyDisk();
+  const folder = tempFolder();
+  const { journal, close } = await openJournal(folder, { disk, options: { retryMs: 5 } });
+  await append(journal, [1]);
+  disk.faults.datasync = 'EIO';
+  const state = [{ key: 'seen/d', value: Buffer.from('2') }];
+  const refused = journal.append({ class: 'telemetry', lines: line(2), points: 1, state });
+  await expect(refused).rejects.toMatchObject({ code: 'JOURNAL_FAILED' });
+  disk.faults.datasync = undefined;
+  await append(journal, [3]);
+  // The bytes are there all the same: the write went well.
+  const copy = tempFolder();
+  cpSync(folder, copy, { recursive: true });
+  await close();
+  const second = await openJournal(copy);
+  expect(await drain(second.journal)).toEqual([1, 3]);
+  expect(await second.journal.get('seen/d')).toBeUndefined();
+  expect(second.journal.stats().quarantined).toMatchObject({ segments: 0, points: 0 });
+  await second.close();
+});
+
+test('what the process before had not synced is made durable before anybody builds on it', async () => {
+  const folder = await cutOff(async (journal) => {
+    for (const id of range(0, 3)) await append(journal, [id]);
+  });
+  const disk = faultyDisk();
+  const { journal, close } = await openJournal(folder, { disk });
+  expect(disk.writtenBytes).toBe(4096);
+  expect(disk.datasyncs).toBe(1);
+  expect(await drain(journal)).toEqual([0, 1, 2]);
+  await close();
+});
+
+test('segments we are not allowed to open are left as they are, and opening says why', async () => {
+  const folder = await cutOff((journal) => append(journal, range(0, 100), 'telemetry', 1000));
+  const disk = faultyDisk();
+  const denied = Object.assign(new Error('EACCES'), { code: 'EACCES' });
+  const opening = openJournal(folder, { disk: { ...disk, open: () => Promise.reject(denied) } });
+  await expect(opening).rejects.toMatchObject({ code: 'STORE_FAILED' });
+  const copy = tempFolder();
+  cpSync(folder, copy, { recursive: true });
+  const { journal, close } = await openJournal(copy);
+  expect(await drain(journal)).toEqual(range(0, 100));
+  await close();
+});
+
+test('a whole ring of a later version is kept', async () => {
+  const folder = await cutOff((journal) => append(journal, range(0, 10)));
+  for (const slot of range(0, 4)) {
+    const future = Buffer.alloc(64 * 1024);
+    future.write(`IFJ\x02 later ${slot}`);
+    writeFileSync(segmentPath(folder, slot), future);
+  }
+  const { journal, close } = await openJournal(folder);
+  await append(journal, [1]);
+  const kept = readdirSync(join(folder, 'journal', 'quarantine')).sort();
+  expect(kept).toEqual(['ring-000.1', 'ring-001.1', 'ring-002.1', 'ring-003.1']);
+  for (const [slot, name] of kept.entries()) {
+    const content = readFileSync(join(folder, 'journal', 'quarantine', name), 'latin1');
+    expect(content.slice(5, 12)).toBe(`later ${slot}`);
+  }
+  await close();
+});
+
+test('a sector that cannot be read at opening costs its own frame and not its segment', async () => {
+  const folder = await cutOff(async (journal) => {
+    for (const id of range(0, 12)) await append(journal, [id]);
+  });
+  const disk = faultyDisk();
+  disk.faults.badPosition = 5 * 4096 + 700;
+  const { journal, close } = await openJournal(folder, { disk });
+  expect(await drain(journal)).toEqual(range(0, 12).filter((id) => id !== 5));
+  expect(journal.stats().quarantined).toMatchObject({ segments: 1, points: 1 });
+  await close();
+});
+
+function frameOf(segment: number, life: number, sequence: number): Buffer {
+  const lines = line(sequence);
+  const length = headerBytes + lines.length;
+  const frame = Buffer.alloc(padded(length));
+  frame.write(lines, headerBytes);
+  sealFrame(frame, 0, {
+    ...{ length, segment, life, sequence, place: 0, isAfterOpening: false, previous: sequence - 1 },
+    ...{ watermarks: [0, 0, 0], floor: segment, pointsBefore: 0, atMs: 0 },
+    ...{ points: [0, 0, 1], bytes: [0, 0, lines.length], stateWrites: 0, stateBytes: 0 },
+  });
+  return frame;
+}
+
+test('bytes a device sent, left behind by a former life of the segment, are never taken for a frame', () => {
+  const content = Buffer.alloc(64 * 1024);
+  frameOf(7, 1234, 50).copy(content, 0);
+  // Of the same number, or of one that would outdate everything: only the random number is not known outside.
+  frameOf(7, 0, 51).copy(content, blockBytes);
+  frameOf(2 ** 40, 99, 2 ** 40).copy(content, 3 * blockBytes);
+  const { id, frames, gaps } = scanSegment(content);
+  expect(id).toBe(7);
+  expect(frames.map(({ header }) => header.sequence)).toEqual([50]);
+  expect(gaps).toEqual([]);
+});
+
+test('a ring of sixteen segments full of damage opens without going over the same bytes again and again', async () => {
+  const folder = tempFolder();
+  const options = { segmentBytes: 4 * 1024 * 1024, ringSegments: 16, freeSegmentsMin: 3 };
+  const first = await openJournal(folder, { options });
+  await expect.poll(() => first.journal.stats().ring.missing).toBe(0);
+  await append(first.journal, [1]);
+  await first.close();
+  // Every block claims to be a frame of the greatest length.
+  const damaged = Buffer.alloc(options.segmentBytes, 0x55);
+  for (let at = 0; at < damaged.length; at += blockBytes) {
+    damaged.write('IFJ\x01', at, 'latin1');
+    damaged.writeUInt32LE(1024 * 1024, at + 8);
+  }
+  for (const name of readdirSync(join(folder, 'journal', 'ring')).slice(1)) {
+    writeFileSync(join(folder, 'journal', 'ring', name), damaged);
+  }
+  const { journal, close } = await openJournal(folder, { options });
+  expect(await drain(journal)).toEqual([1]);
   await close();
 });

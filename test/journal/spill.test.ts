@@ -265,3 +265,49 @@ test.skipIf(!canMount())(
     await close();
   },
 );
+
+test.skipIf(!canMount())(
+  'a gateway that starts on a full disk opens its journal, takes alarms and delivers (needs root, to mount)',
+  async () => {
+    const disk = smallDisk(6);
+    const first = await openJournal(disk);
+    await expect.poll(() => first.journal.stats().ring.missing).toBe(0);
+    await first.journal.write([{ key: 'k/1', value: randomBytes(20_000) }]);
+    for (const from of range(0, 20))
+      await append(first.journal, range(from * 25, from * 25 + 25), 'telemetry', kilobyte);
+    await first.close();
+    // As the stores make them once they have been running for a while.
+    for (const name of ['state', join('journal', 'blocks')]) {
+      writeFileSync(join(disk, `${name}.spare`), Buffer.alloc(512 * 1024));
+    }
+    for (const bytes of [100_000, 4096]) {
+      try {
+        for (let index = 0; ; index += 1) writeFileSync(join(disk, `${bytes}-${index}`), Buffer.alloc(bytes));
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'ENOSPC' });
+      }
+    }
+    const { journal, close } = await openJournal(disk);
+    expect((await journal.get('k/1'))?.length).toBe(20_000);
+    await append(journal, [1_000_000], 'alarm');
+    expect(await drain(journal)).toEqual([1_000_000, ...range(0, 500)]);
+    await close();
+  },
+);
+
+test('stopping does not wait for a ring that is still being made', async () => {
+  const disk = faultyDisk();
+  let allocated = 0;
+  const slow = {
+    ...disk,
+    async allocate(path: string, bytes: number) {
+      allocated += 1;
+      await sleep(50);
+      return await disk.allocate(path, bytes);
+    },
+  };
+  const { journal, close } = await openJournal(tempFolder(), { disk: slow, options: { ringSegments: 16 } });
+  await append(journal, [1]);
+  await close();
+  expect(allocated).toBeLessThan(8);
+});

@@ -202,3 +202,27 @@ test.skipIf(!canMount())(
     await store.close();
   },
 );
+
+test.skipIf(!canMount())(
+  'a store opens on a full disk because its spare gives way (needs root, to mount)',
+  async () => {
+    const disk = smallDisk(8);
+    const options = { log, spareBytes: 256 * 1024, spareDelayMs: 0 };
+    const first = await LevelStore.open(join(disk, 'state'), options);
+    await first.room('r').write([{ key: 'kept', value: Buffer.alloc(50_000, 7) }]);
+    await expect.poll(() => readdirSync(disk)).toContain('state.spare');
+    await first.close();
+    for (const bytes of [100_000, 4096]) {
+      try {
+        for (let index = 0; ; index += 1) writeFileSync(join(disk, `${bytes}-${index}`), Buffer.alloc(bytes));
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'ENOSPC' });
+      }
+    }
+    const second = await LevelStore.open(join(disk, 'state'), options);
+    expect(await second.room('r').get('kept')).toEqual(Buffer.alloc(50_000, 7));
+    expect(second.stats()).toMatchObject({ sparesUsed: 1, repairs: 0, startedEmpty: 0, failed: false });
+    expect(readdirSync(disk)).not.toContain('state.spare');
+    await second.close();
+  },
+);
