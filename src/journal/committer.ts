@@ -292,8 +292,11 @@ export class Committer implements Appender {
 
   async #run(): Promise<void> {
     while (this.#wantsCommit && this.#retryTimer === undefined) {
-      if (!this.#claim()) break;
-      if (this.#ring.isFloorDue) await this.#commitFloor();
+      if (!this.#claim()) {
+        // Segments that cannot be made anew before the disk knows the floor, and nobody else to tell it.
+        if (!this.#ring.isWaitingForFloor || !this.#ring.claim(padded(headerBytes), true)) break;
+        await this.#commitFloor();
+      } else if (this.#ring.isFloorDue) await this.#commitFloor();
       else await this.#commit();
       await new Promise(setImmediate);
     }

@@ -25,7 +25,9 @@ export interface Appender {
    * Resolves only after everything in it has been fsynced; appends made meanwhile share the next fsync.
    * Resolves in the order of the calls.
    * @throws GatewayError `JOURNAL_FULL` (no room: refused, nothing stored), `JOURNAL_STALLED` (more bytes wait
-   * for the disk than `pendingBytesMax`), `JOURNAL_FAILED` (the write failed; whether it is stored is unknown).
+   * for the disk than `pendingBytesMax`), `JOURNAL_FAILED` (the write failed; whether it is stored is unknown),
+   * `JOURNAL_TOO_LARGE` (more than 1 MiB, or than a small segment holds: refused for good, nothing stored),
+   * `JOURNAL_CLOSED` (refused, nothing stored).
    */
   append(append: Append): Promise<void>;
   /** Bytes accepted by `append` and not yet durable. */
@@ -48,7 +50,10 @@ export interface HotState {
 /** `fresh`: what came in since the uplink last returned. `backlog`: everything older. `urgent`: alarms, events. */
 export type Lane = 'urgent' | 'fresh' | 'backlog';
 
-/** Points handed to the forwarder. Exactly one of accept, bury or release ends it. */
+/**
+ * Points handed to the forwarder. Exactly one of accept, bury or release ends it. When accept or bury rejects, the
+ * batch is still held.
+ */
 export interface Batch {
   readonly lane: Lane;
   readonly points: number;
@@ -85,7 +90,11 @@ export interface Spool {
   take(lane: Lane, pointsMax: number): Promise<Batch | undefined>;
   /** InfluxDB took all of it: forget it. */
   accept(batch: Batch): Promise<void>;
-  /** InfluxDB took all but these lines, which become dead letters before the batch is forgotten. */
+  /**
+   * InfluxDB took all but these lines, which become dead letters before the batch is forgotten. When it rejects,
+   * some of them may be there already; trying again adds them once more.
+   * @throws GatewayError as `append` does.
+   */
   bury(batch: Batch, letters: readonly DeadLetter[]): Promise<void>;
   /** Not delivered: it is the first to be taken again. */
   release(batch: Batch): void;

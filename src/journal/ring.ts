@@ -148,6 +148,11 @@ export class Ring {
     return this.#missing.some((slot) => this.#mayErase(this.#stale.get(slot) ?? 0));
   }
 
+  /** Whether there are some, and the next commit is what makes it possible. */
+  get isWaitingForFloor(): boolean {
+    return this.#missing.length > 0 && !this.canFill && this.floor > this.#durableFloor;
+  }
+
   /** The oldest segment that is full. */
   get oldest(): Segment | undefined {
     return this.#used[0];

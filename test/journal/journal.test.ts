@@ -209,3 +209,43 @@ test('a sector that cannot be read costs its own frame and not the delivery', as
   expect(journal.stats().dropped.telemetry.damage).toBe(1);
   await close();
 });
+
+test('after failures in every segment telemetry alone gets the ring going again', async () => {
+  const disk = faultyDisk();
+  let gate: Promise<void> | undefined;
+  const gated = {
+    ...disk,
+    async allocate(path: string, bytes: number) {
+      const file = await disk.allocate(path, bytes);
+      const read = async (buffer: Uint8Array, position: number) => {
+        await gate;
+        return await file.read(buffer, position);
+      };
+      return { ...file, read };
+    },
+  };
+  const { journal, close } = await openJournal(tempFolder(), { disk: gated, options: { retryMs: 2 } });
+  await expect.poll(() => journal.stats().ring.missing).toBe(0);
+  let open: () => void = () => undefined;
+  gate = new Promise((resolve) => {
+    open = resolve;
+  });
+  const fail = async (id: number) => {
+    disk.faults.datasync = 'EIO';
+    await expect(append(journal, [id], 'alarm')).rejects.toMatchObject({ code: 'JOURNAL_FAILED' });
+    disk.faults.datasync = undefined;
+    await sleep(10);
+  };
+  // Nothing can be moved to blocks: the floor stays where it is while three segments are abandoned.
+  await append(journal, [1], 'telemetry', 60_000);
+  for (const id of [2, 3, 4]) {
+    await append(journal, [id], 'alarm', 6000);
+    await fail(100 + id);
+  }
+  open();
+  await expect.poll(() => journal.stats().ring.used).toBe(1);
+  await append(journal, [5]);
+  await append(journal, [6]);
+  expect((await drain(journal)).sort((a, b) => a - b)).toEqual([1, 2, 3, 4, 5, 6]);
+  await close();
+});
