@@ -142,8 +142,8 @@ function isPartlyOverwritten(content: Buffer, life: FrameHeader, bytes: number):
   const length = claimedLength(content, 0);
   if (padded(length) !== bytes) return false;
   const end = Math.min(length, blockBytes);
-  for (let at = sectorBytes; at + sectorBytes <= end; at += sectorBytes) {
-    if (isZero(content.subarray(at, at + sectorBytes))) return true;
+  for (let at = sectorBytes; at < end; at += sectorBytes) {
+    if (isZero(content.subarray(at, Math.min(at + sectorBytes, end)))) return true;
   }
   return false;
 }

@@ -4,6 +4,7 @@
 
 import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { Batch, Lane, StateWrite } from '../../src/journal/contract.ts';
 import type { JournalOptions } from '../../src/journal/journal.ts';
@@ -20,7 +21,7 @@ const livesPerRun = 4;
 const keys = 6;
 
 // Small frames and segments: many commits are of several frames, and the ring goes around in every life.
-const options: Partial<JournalOptions> = {
+const usual: Partial<JournalOptions> = {
   segmentBytes: 64 * 1024,
   ringSegments: 4,
   freeSegmentsMin: 2,
@@ -29,6 +30,17 @@ const options: Partial<JournalOptions> = {
   lazyMs: 3,
   pendingBytesMax: 400_000,
 };
+
+/** Now and then somebody changes the size of the ring between two lives. */
+function chosen(random: Random): Partial<JournalOptions> {
+  if (random() < 0.7) return usual;
+  return {
+    ...usual,
+    ringSegments: pick(random, [4, 5, 6]),
+    segmentBytes: pick(random, [64, 64, 96]) * 1024,
+    freeSegmentsMin: pick(random, [2, 3]),
+  };
+}
 
 /** What callers were told of one append. */
 interface Told {
@@ -102,7 +114,7 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
     });
   };
   disk.slowShare = random() < 0.5 ? 0.2 : 0;
-  const opened = await openJournal(folder, { disk, options });
+  const opened = await openJournal(folder, { disk, options: chosen(random) });
   disk.failureShare = isFailing ? 0.02 : 0;
   const { journal } = opened;
   const waiting: Promise<unknown>[] = [];
@@ -215,12 +227,12 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
 }
 
 /** Opens what the cut left and answers what is wrong with it. */
-async function check(cut: Cut): Promise<string[]> {
+async function check(cut: Cut, random: Random): Promise<string[]> {
   const faults: string[] = [];
   const { ledger } = cut;
   let opened: OpenJournal;
   try {
-    opened = await openJournal(cut.folder, { disk: cut.disk, options });
+    opened = await openJournal(cut.folder, { disk: cut.disk, options: chosen(random) });
   } catch (error) {
     return [`does not open: ${error instanceof Error ? error.stack : String(error)}`];
   }
@@ -235,7 +247,14 @@ async function check(cut: Cut): Promise<string[]> {
     const letters = new Set(
       (await journal.listDeadLetters({ limit: 1e6 })).map(({ bytes }) => bytes.toString()),
     );
-    const found = new Set(await drain(journal));
+    const found = new Set<number>();
+    // What is just being moved to a block comes a little later.
+    for (let tries = 0; tries < 400; tries += 1) {
+      for (const id of await drain(journal)) found.add(id);
+      const { urgent, fresh, backlog } = journal.pending();
+      if (urgent + fresh + backlog === 0) break;
+      await sleep(5);
+    }
 
     ledger.appends.forEach((told, number) => {
       const present = told.ids.filter((id) => found.has(id)).length;
@@ -329,7 +348,7 @@ async function crash(seed: number, settings: { isLying?: boolean } = {}): Promis
     for (const cut of cuts) {
       result.cuts += 1;
       if (cut.isPowerCut) result.powerCuts += 1;
-      const faults = await check(cut);
+      const faults = await check(cut, random);
       result.faults.push(...faults.slice(0, 3).map((fault) => `seed ${seed}, life ${life}: ${fault}`));
       rmSync(cut.folder, { recursive: true });
     }
