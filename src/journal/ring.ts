@@ -429,9 +429,10 @@ export class Ring {
       (slot) => !present.has(slot),
     );
     const live = scans.filter(({ segment }) => this.#used.includes(segment));
-    const frames = withoutRefused(
-      live.flatMap(({ segment, scan }) => scan.frames.map((found) => ({ segment, found }))),
-    );
+    const all = live.flatMap(({ segment, scan }) => scan.frames.map((found) => ({ segment, found })));
+    // They are in this order already, unless somebody copied a file.
+    all.sort((a, b) => a.segment.id - b.segment.id || a.found.header.sequence - b.found.header.sequence);
+    const frames = withoutRefused(all);
     // Frames of one commit reach the disk in any order: what is missing of the last one before the power went
     // nobody was told of.
     const ends = live.flatMap(({ scan }, index) => {

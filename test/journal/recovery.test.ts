@@ -370,3 +370,23 @@ test('a ring of sixteen segments full of damage opens without going over the sam
   expect(await drain(journal)).toEqual([1]);
   await close();
 });
+
+test('segments that are doubled, empty or cut short do no harm to the others', async () => {
+  const folder = await cutOff(async (journal) => {
+    for (const id of range(0, 30)) await append(journal, [id]);
+  });
+  const whole = readFileSync(segmentPath(folder, 0));
+  writeFileSync(segmentPath(folder, 2), Buffer.alloc(0));
+  // Two files of the same frames, of which one misses the last ones.
+  writeFileSync(segmentPath(folder, 3), whole.subarray(0, 10 * 4096 + 700));
+  const { journal, close } = await openJournal(folder);
+  expect((await drain(journal)).sort((a, b) => a - b)).toEqual(range(0, 30));
+  for (const from of range(0, 20))
+    await append(journal, range(1000 + from * 25, 1025 + from * 25), 'telemetry', 1000);
+  expect(await drain(journal)).toEqual(range(1000, 1500));
+  await close();
+  const second = await openJournal(folder);
+  expect(await drain(second.journal)).toEqual([]);
+  expect(readdirSync(join(folder, 'journal', 'ring')).length).toBe(4);
+  await second.close();
+});
