@@ -90,7 +90,9 @@ export class SequenceWindow {
 
   /** The lowest number the window can tell about. */
   #floor(): number {
-    return Math.max(this.#lowest, this.#highest - windowSize + 1);
+    // Read back with everything taken out again, a window has a highest number and nothing that was seen.
+    const lowest = Math.min(this.#lowest, this.#highest + 1);
+    return Math.max(lowest, this.#highest - windowSize + 1);
   }
 
   #bit(seq: number): boolean {

@@ -67,3 +67,14 @@ test('bytes that are no window are recognised, whatever they are', async () => {
     }),
   );
 });
+
+test('a window whose only message failed can be saved, loaded, and saved again', () => {
+  const window = new SequenceWindow();
+  window.add(5);
+  window.remove(5);
+  const loaded = SequenceWindow.decode(window.encode());
+  expect(loaded?.has(5)).toBe(false);
+  expect(loaded?.encode().toString()).toBe('5 0');
+  loaded?.add(5);
+  expect(SequenceWindow.decode(loaded?.encode() ?? Buffer.alloc(0))?.has(5)).toBe(true);
+});
