@@ -76,7 +76,7 @@ function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): Metr
   return [
     counter('journal_appended_points_total', 'Points made durable.', journal.points),
     counter('journal_appended_bytes_total', 'Bytes of line protocol made durable.', journal.linesBytes),
-    counter('journal_commits_total', 'Group commits: one write and one fdatasync each.', journal.commits),
+    counter('journal_commits_total', 'Group commits: one write, flushed to the disk.', journal.commits),
     counter(
       'journal_written_bytes_total',
       'Bytes written to the ring, with headers and padding.',
@@ -91,7 +91,7 @@ function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): Metr
     {
       type: 'histogram',
       name: 'iotflow_journal_sync_seconds',
-      help: 'How long write and fdatasync of a commit took.',
+      help: 'How long the write of a commit took, flush included.',
       samples: [
         {
           bounds: syncBoundsMs.map((ms) => ms / 1000),

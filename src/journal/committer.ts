@@ -1,5 +1,5 @@
 // Group commit: what arrives while one write is being synced goes into the next. Promises: an append resolves
-// only after datasync of its bytes, all of it is in one frame, and appends resolve in the order of the calls.
+// only when its bytes are on the disk, all of it is in one frame, and appends resolve in the order of the calls.
 // Does not linger: the loop waits for nothing but the disk and one turn of the event loop.
 
 import assert from 'node:assert/strict';

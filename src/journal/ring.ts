@@ -223,7 +223,6 @@ export class Ring {
     assert(segment.end + frames.length <= segment.file.bytes, 'BUG: frame beyond its segment');
     try {
       await segment.file.write(frames, segment.end);
-      await segment.file.datasync();
     } catch (error) {
       segment.suspect = true;
       this.#log.error(
@@ -495,7 +494,6 @@ export class Ring {
       const bytes = Buffer.alloc(last - position);
       const length = await segment.file.read(bytes, position);
       await segment.file.write(bytes.subarray(0, length), position);
-      await segment.file.datasync();
       return true;
     } catch (error) {
       segment.suspect = true;

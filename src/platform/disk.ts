@@ -1,16 +1,19 @@
-// The seam to the file system for what the journal writes: whole writes, data syncs and preallocated files.
+// The seam to the file system for what the journal writes: durable writes and preallocated files.
 // Promises: nothing here blocks the event loop, and a file `allocate` returned has every block on the disk.
 // Errors are Node's own (`ENOSPC`, `EIO`); what they mean is for the caller to say.
 
+import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 export interface DiskFile {
   readonly bytes: number;
-  /** Writes all of the buffer at the position. Not durable before `datasync`. */
+  /**
+   * Writes all of the buffer at the position; resolves when it is on the disk. One call to the kernel (O_DSYNC)
+   * rather than a write and an fdatasync: the same bytes and flushes, but one wait for the thread pool and the event
+   * loop instead of two, which under load is a third of a commit.
+   */
   write(buffer: Uint8Array, position: number): Promise<void>;
-  /** Resolves when the bytes written so far are on the disk (fdatasync). */
-  datasync(): Promise<void>;
   /** Fills the buffer from the position as far as the file goes; resolves to the bytes read. */
   read(buffer: Uint8Array, position: number): Promise<number>;
   close(): Promise<void>;
@@ -35,17 +38,20 @@ export interface Disk {
 
 const zerosBytes = 256 * 1024;
 
-function diskFile(handle: FileHandle, bytes: number): DiskFile {
+async function writeAll(handle: FileHandle, buffer: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < buffer.length) {
+    const { bytesWritten } = await handle.write(buffer, done, buffer.length - done, position + done);
+    done += bytesWritten;
+  }
+}
+
+async function diskFile(path: string): Promise<DiskFile> {
+  const handle = await open(path, constants.O_RDWR | constants.O_DSYNC);
+  const bytes = (await handle.stat()).size;
   return {
     bytes,
-    async write(buffer, position) {
-      let done = 0;
-      while (done < buffer.length) {
-        const { bytesWritten } = await handle.write(buffer, done, buffer.length - done, position + done);
-        done += bytesWritten;
-      }
-    },
-    datasync: () => handle.datasync(),
+    write: (buffer, position) => writeAll(handle, buffer, position),
     async read(buffer, position) {
       let done = 0;
       while (done < buffer.length) {
@@ -80,22 +86,19 @@ export async function makeDirectory(directory: string): Promise<void> {
 /** The disk of the machine. */
 export function systemDisk(): Disk {
   return {
-    async open(path) {
-      const handle = await open(path, 'r+');
-      return diskFile(handle, (await handle.stat()).size);
-    },
+    open: (path) => diskFile(path),
     async allocate(path, bytes) {
       // Under another name until it is whole: a power cut leaves no short segment behind.
       const unfinished = `${path}.new`;
       const handle = await open(unfinished, 'w+');
       try {
         const zeros = Buffer.alloc(Math.min(zerosBytes, bytes));
-        const file = diskFile(handle, bytes);
         for (let at = 0; at < bytes; at += zeros.length) {
           // In a loop of its own: a disk that is nearly full writes a part, and says so only the next time.
-          await file.write(zeros.subarray(0, Math.min(zeros.length, bytes - at)), at);
+          await writeAll(handle, zeros.subarray(0, Math.min(zeros.length, bytes - at)), at);
         }
         await handle.sync();
+        await handle.close();
         await rename(unfinished, path);
         await syncDirectory(dirname(path));
       } catch (error) {
@@ -103,7 +106,7 @@ export function systemDisk(): Disk {
         await rm(unfinished, { force: true }).catch(() => undefined);
         throw error;
       }
-      return diskFile(handle, bytes);
+      return await diskFile(path);
     },
     async writeFile(path, content) {
       await mkdir(dirname(path), { recursive: true });

@@ -98,6 +98,21 @@ export class CrashDisk implements Disk {
 
   #file(content: Content): DiskFile {
     const { random } = this.#options;
+    /** The second half of a write: of its sectors alone, as O_DSYNC does. */
+    const sync = async (sectors: readonly number[]) => {
+      const fails = this.#fails();
+      if (random() < this.slowShare) await pause(random() * 4);
+      else await turn();
+      this.onMoment();
+      if (this.#options.isLying) return;
+      for (const sector of fails ? survivors(sectors, random) : sectors) {
+        copySector(content, sector, content.durable);
+      }
+      // Also after a failure: the kernel takes the pages for clean then, and never writes them.
+      for (const sector of sectors) content.unsynced.delete(sector);
+      if (fails) throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+      this.onMoment();
+    };
     // After its process was killed nothing reaches the disk any more: a new CrashDisk has copies.
     return {
       bytes: content.cache.length,
@@ -113,21 +128,7 @@ export class CrashDisk implements Disk {
         await turn();
         this.onMoment();
         if (fails) throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
-      },
-      datasync: async () => {
-        const sectors = [...content.unsynced];
-        const fails = this.#fails();
-        if (random() < this.slowShare) await pause(random() * 4);
-        else await turn();
-        this.onMoment();
-        if (this.#options.isLying) return;
-        for (const sector of fails ? survivors(sectors, random) : sectors) {
-          copySector(content, sector, content.durable);
-        }
-        // Also after a failure: the kernel takes the pages for clean then, and never writes them.
-        for (const sector of sectors) content.unsynced.delete(sector);
-        if (fails) throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
-        this.onMoment();
+        await sync(Array.from({ length: end - first }, (_, index) => first + index));
       },
       read: async (buffer, position) => {
         await turn();

@@ -46,13 +46,11 @@ export function faultyDisk(real: Disk = systemDisk()): FaultyDisk {
         if (faults.write !== undefined) throw failure(faults.write);
         writtenBytes += buffer.length;
         await file.write(buffer, position);
-      },
-      async datasync() {
+        // Written and synced are one call; they fail and hang apart all the same.
         datasyncs += 1;
         if (faults.datasyncDelayMs > 0) await sleep(faults.datasyncDelayMs);
         await gate;
         if (faults.datasync !== undefined) throw failure(faults.datasync);
-        await file.datasync();
       },
       async read(buffer, position) {
         const bad = faults.badPosition;

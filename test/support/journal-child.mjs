@@ -26,6 +26,18 @@ const journal = await Journal.open({
 let next = Number(firstId);
 writeSync(1, `open ${next}\n`);
 
+/** Synchronously, so that a kill cannot take back what was said; the pipe may be full for a moment. */
+function tell(id) {
+  for (;;) {
+    try {
+      writeSync(1, `${id}\n`);
+      return;
+    } catch (error) {
+      if (error.code !== 'EAGAIN') throw error;
+    }
+  }
+}
+
 async function client() {
   for (;;) {
     const id = next;
@@ -37,7 +49,7 @@ async function client() {
         points: 1,
         state: [{ key: `seen/${id % 10}`, value: Buffer.from(String(id)) }],
       });
-      writeSync(1, `${id}\n`);
+      tell(id);
     } catch (error) {
       if (error.code !== 'JOURNAL_FULL') throw error;
     }
