@@ -112,7 +112,7 @@ export class Ingest {
       hotState,
       seenDevicesMax === undefined ? {} : { devicesMax: seenDevicesMax },
     );
-    options.log.info(
+    options.log.debug(
       { event: 'ingest_opened', fieldTypes: types.size, seenDevices: seen.size },
       'Ingest is open',
     );

@@ -36,6 +36,8 @@ export class Seen {
   readonly #devicesMax: number;
   readonly #streamsMax: number;
   #deletions: StateWrite[] = [];
+  /** A device sends in runs: the stream used last is asked for again some four times a message. */
+  #last: { readonly deviceId: string; readonly stream: string; readonly entry: StreamEntry } | undefined;
 
   private constructor(options: SeenOptions) {
     this.#devicesMax = options.devicesMax ?? defaults.devicesMax;
@@ -62,7 +64,7 @@ export class Seen {
 
   /** Undefined: new. Otherwise a copy, and the promise is the durability of the first one. */
   copyOf(deviceId: string, stream: string, seq: number): Promise<void> | undefined {
-    const entry = this.#devices.get(deviceId)?.get(stream);
+    const entry = this.#find(deviceId, stream);
     if (entry === undefined || !entry.window.has(seq)) return undefined;
     return entry.inFlight.get(seq) ?? Promise.resolve();
   }
@@ -79,11 +81,11 @@ export class Seen {
 
   /** Copies that come from now on wait for this promise, until it is settled. */
   awaitWith(deviceId: string, stream: string, seq: number, durable: Promise<void>): void {
-    this.#devices.get(deviceId)?.get(stream)?.inFlight.set(seq, durable);
+    this.#find(deviceId, stream)?.inFlight.set(seq, durable);
   }
 
   settled(deviceId: string, stream: string, seq: number): void {
-    this.#devices.get(deviceId)?.get(stream)?.inFlight.delete(seq);
+    this.#find(deviceId, stream)?.inFlight.delete(seq);
   }
 
   /**
@@ -91,23 +93,31 @@ export class Seen {
    * already have said about it; undefined when none is under way.
    */
   unmark(deviceId: string, stream: string, seq: number): StateWrite | undefined {
-    const entry = this.#devices.get(deviceId)?.get(stream);
+    const entry = this.#find(deviceId, stream);
     if (entry === undefined) return undefined;
     entry.inFlight.delete(seq);
     entry.window.remove(seq);
     return { key: keyOf(deviceId, stream), value: entry.window.encode() };
   }
 
+  #find(deviceId: string, stream: string): StreamEntry | undefined {
+    const last = this.#last;
+    if (last !== undefined && last.stream === stream && last.deviceId === deviceId) return last.entry;
+    return this.#devices.get(deviceId)?.get(stream);
+  }
+
   #use(deviceId: string, stream: string): StreamEntry {
+    const last = this.#last;
+    if (last !== undefined && last.stream === stream && last.deviceId === deviceId) return last.entry;
     const streams = this.#devices.get(deviceId);
-    const entry = streams?.get(stream);
+    let entry = streams?.get(stream);
     if (streams === undefined || entry === undefined) {
-      return this.#insert(deviceId, stream, new SequenceWindow());
-    }
-    if (streams.size > 1) {
+      entry = this.#insert(deviceId, stream, new SequenceWindow());
+    } else if (streams.size > 1) {
       streams.delete(stream);
       streams.set(stream, entry);
     }
+    this.#last = { deviceId, stream, entry };
     return entry;
   }
 
@@ -136,6 +146,7 @@ export class Seen {
     if (first === undefined) return;
     const [deviceId, streams] = first;
     this.#devices.delete(deviceId);
+    if (this.#last?.deviceId === deviceId) this.#last = undefined;
     for (const stream of streams.keys()) {
       this.#deletions.push({ key: keyOf(deviceId, stream), value: undefined });
     }

@@ -14,7 +14,7 @@ const publishers = 4;
 
 test.skipIf(!hasCommand('victoria-metrics'))(
   `after ${rounds} kills under load every acknowledged reading is in the database (needs Debian package victoria-metrics)`,
-  { timeout: 60_000 + rounds * 6_000 },
+  { timeout: 150_000 + rounds * 6_000 },
   async () => {
     const folder = tempFolder();
     const database = await startVictoriaMetrics();
@@ -38,7 +38,7 @@ test.skipIf(!hasCommand('victoria-metrics'))(
       await gateway.kill();
       gateway = await startGateway(configFile);
     }
-    for (const witness of witnesses) await witness.settled(30_000);
+    for (const witness of witnesses) await witness.settled(60_000);
     for (const witness of witnesses) await witness.stop();
     const acknowledged = witnesses.reduce((sum, witness) => sum + witness.acknowledged.size, 0);
     expect(acknowledged).toBeGreaterThan(rounds * publishers);
@@ -65,7 +65,7 @@ test.skipIf(!hasCommand('victoria-metrics'))(
       );
     };
     // Acknowledged means durable here, not delivered yet: the forwarder gets time to drain.
-    await expect.poll(async () => (await missing()).length, { timeout: 30_000, interval: 500 }).toBe(0);
+    await expect.poll(async () => (await missing()).length, { timeout: 60_000, interval: 500 }).toBe(0);
     expect(await gateway.stop()).toBe(0);
     console.log(`${rounds} kills, ${acknowledged} acknowledged, 0 lost`);
   },

@@ -12,6 +12,9 @@ describe('iotflow run', () => {
     const configFile = writeConfig(folder, {});
     const gateway = await startGateway(configFile);
     for (const port of Object.values(gateway.ports)) expect(port).toBeGreaterThan(0);
+    // The first line of the log names them as well.
+    await expect.poll(() => gateway.output()).toContain('\n');
+    expect(JSON.parse(gateway.output().split('\n')[0] ?? '')).toMatchObject({ ports: gateway.ports });
     const health = await fetch(`http://127.0.0.1:${gateway.ports.http}/health`);
     expect(health.status).toBe(200);
     const metrics = await (await fetch(`http://127.0.0.1:${gateway.ports.http}/metrics`)).text();

@@ -49,14 +49,15 @@ export async function openLocalCa(options: LocalCaOptions): Promise<TlsIdentity>
   if (ca === undefined) {
     ca = await issueCa(clock.wallMs());
     await writePair(folder, 'ca', ca);
-    log.info({ event: 'tls-ca-made' });
+    log.debug({ event: 'tls-ca-made' });
   }
   let leaf = await readPair(folder, 'server', log);
   const reason = leaf === undefined ? 'missing' : renewalReason(leaf, ca, names, clock.wallMs());
   if (leaf === undefined || reason !== undefined) {
     leaf = await issueLeaf(ca, names, clock.wallMs());
     await writePair(folder, 'server', leaf);
-    log.info({ event: 'tls-certificate-made', reason });
+    // At the first start this is no news, and the first line of the log is to name the ports.
+    log[reason === 'missing' ? 'debug' : 'info']({ event: 'tls-certificate-made', reason });
   }
   return {
     key: leaf.key,
