@@ -169,7 +169,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     log: stageLog('alarms'),
   });
   onClose('alarms', () => board.close());
-  const rules = new Rules().add(wetRule()).add(silenceRule());
+  const rules = new Rules().add(wetRule()).add(silenceRule({ deadlineMs: config.rules.silentAfterMs }));
   const now = () => ({ monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() });
   const ticking = setInterval(() => {
     board.apply(rules.tick(now()));

@@ -190,6 +190,7 @@ export const configSchema = v.object({
     max: wholeNumber(0, 10_000_000, 10_000),
     max_bytes: atLeast(0, 64 * mebibyte),
   }),
+  rules: v.object({ silent_after_ms: wholeNumber(1_000, 86_400_000, 150_000) }),
   registry: v.object({ devices_max: wholeNumber(1, 100_000, 1_000) }),
   host_health: v.object({
     enabled: yesOrNo(true),
