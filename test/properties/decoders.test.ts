@@ -3,7 +3,7 @@
 // a seeded mutator the many. The long form is IOTFLOW_FUZZ_RUNS=1000000. The packet guard and the message decoder
 // have their own files.
 
-import * as fc from 'fast-check';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseFacts } from '../../src/alarms/state.ts';
 import { readAnswer } from '../../src/forwarder/answer.ts';
