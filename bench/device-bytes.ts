@@ -2,14 +2,13 @@
 // lies on a fresh ext4 of its own (an image on a loop device). Counts everything the gateway writes meanwhile, and
 // the file system's own journal; that is what wears a card out.
 
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { argv } from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { commandPath } from '../test/support/debian.ts';
-import { atExit, runCommand, succeeds, temporaryFolder } from './children.ts';
+import { runCommand, temporaryFolder } from './children.ts';
 import { type Goal, progress, type Section, sectionText, thousands } from './figures.ts';
+import { loopCardMissing, mountLoopCard } from './loop-card.ts';
 import { runLoad } from './mqtt-load.ts';
 import { deadUplink, gatewayMissing, startGateway } from './peers/iotflow.ts';
 
@@ -37,35 +36,27 @@ interface Written {
   readonly writesPerMessage: number;
 }
 
-function deviceMissing(): string | undefined {
-  if (process.getuid?.() !== 0) return 'root, to mount an image';
-  for (const [command, debianPackage] of [
-    ['losetup', 'mount'],
-    ['mkfs.ext4', 'e2fsprogs'],
-  ] as const) {
-    if (commandPath(command) === undefined) return `Debian package ${debianPackage}`;
-  }
-  return succeeds('losetup', '--find') ? undefined : 'a free loop device';
-}
-
 export async function measureDeviceBytes(): Promise<Section> {
-  const missing = gatewayMissing() ?? deviceMissing();
+  const missing = gatewayMissing() ?? loopCardMissing();
   if (missing !== undefined) return report([], 0, [`skipped: device bytes (needs ${missing})`]);
   const written: Written[] = [];
   const folder = temporaryFolder('device');
-  const { mount, device, unmount } = await mountImage(folder);
-  const gateway = await startGateway(folder, { dataDir: join(mount, 'data'), influxUrl: await deadUplink() });
+  const card = await mountLoopCard(folder, imageBytes);
+  const gateway = await startGateway(folder, {
+    dataDir: join(card.mount, 'data'),
+    influxUrl: await deadUplink(),
+  });
   let idleBytesPerSecond = 0;
   try {
     const publishers = await gateway.publishers(25);
     // The ring is laid out once; that is not the messages' doing.
     await settle();
-    const idleBefore = statOf(device);
+    const idleBefore = card.written();
     await sleep(20_000);
     await settle();
-    idleBytesPerSecond = (statOf(device).bytes - idleBefore.bytes) / (20 + settleMs / 1000);
+    idleBytesPerSecond = (card.written().bytes - idleBefore.bytes) / (20 + settleMs / 1000);
     for (const [index, pattern] of patterns.entries()) {
-      const before = statOf(device);
+      const before = card.written();
       const { unacknowledged } = await runLoad({
         port: gateway.port,
         publishers: publishers.slice(0, Math.max(5, pattern.burst)),
@@ -78,7 +69,7 @@ export async function measureDeviceBytes(): Promise<Section> {
       });
       if (unacknowledged > 0) throw new Error(`${unacknowledged} messages not acknowledged`);
       await settle();
-      const after = statOf(device);
+      const after = card.written();
       const one = {
         pattern,
         bytesPerMessage: (after.bytes - before.bytes) / pattern.messages,
@@ -89,7 +80,7 @@ export async function measureDeviceBytes(): Promise<Section> {
     }
   } finally {
     await gateway.stop();
-    unmount();
+    card.unmount();
   }
   return report(written, idleBytesPerSecond, []);
 }
@@ -97,38 +88,6 @@ export async function measureDeviceBytes(): Promise<Section> {
 async function settle(): Promise<void> {
   await sleep(settleMs);
   await runCommand('sync', []);
-}
-
-/** The block layer's own counters: sectors are 512 bytes whatever the device. */
-function statOf(device: string): { readonly bytes: number; readonly writes: number } {
-  const fields = readFileSync(`/sys/block/${basename(device)}/stat`, 'utf8')
-    .trim()
-    .split(/\s+/)
-    .map(Number);
-  return { writes: fields[4] ?? 0, bytes: (fields[6] ?? 0) * 512 };
-}
-
-async function mountImage(folder: string): Promise<{ mount: string; device: string; unmount: () => void }> {
-  const image = join(folder, 'card.img');
-  const file = openSync(image, 'w');
-  ftruncateSync(file, imageBytes);
-  closeSync(file);
-  // Without lazy initialisation: else the kernel writes inode tables in the background and we would count them.
-  await runCommand('mkfs.ext4', ['-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0', image]);
-  const device = (await runCommand('losetup', ['--find', '--show', image])).trim();
-  const detach = atExit(() => void succeeds('losetup', '--detach', device));
-  const mount = join(folder, 'card');
-  mkdirSync(mount);
-  await runCommand('mount', ['-o', 'noatime', device, mount]);
-  const umount = atExit(() => void succeeds('umount', mount));
-  return {
-    mount,
-    device,
-    unmount: () => {
-      umount();
-      detach();
-    },
-  };
 }
 
 function report(

@@ -1,8 +1,7 @@
 // What one commit of the journal alone costs the card, beside the same through LevelDB: bytes the kernel writes to a
 // block device with a fresh ext4 of its own, the last syncfs included, the one-time zeros of the ring left out.
 
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { argv } from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -12,12 +11,13 @@ import { systemClock } from '../src/platform/clock.ts';
 import { systemDisk } from '../src/platform/disk.ts';
 import { LevelStore } from '../src/platform/level-store.ts';
 import { createLog } from '../src/platform/log.ts';
-import { commandPath } from '../test/support/debian.ts';
-import { atExit, runCommand, succeeds, temporaryFolder } from './children.ts';
+import { runCommand, temporaryFolder } from './children.ts';
 import { progress, ratio, type Section, sectionText, thousands } from './figures.ts';
+import { loopCardMissing, mountLoopCard } from './loop-card.ts';
 
 const imageBytes = 600_000_000;
 const lineBytes = 115;
+const settleMs = 15_000;
 
 interface Pattern {
   readonly name: string;
@@ -103,59 +103,35 @@ async function openLevel(folder: string): Promise<Sink> {
   };
 }
 
-function bytesOf(device: string): number {
-  const fields = readFileSync(`/sys/block/${basename(device)}/stat`, 'utf8')
-    .trim()
-    .split(/\s+/);
-  return Number(fields[6] ?? 0) * 512;
-}
-
 /** Device bytes a message, on an image of its own. */
 async function measure(open: (folder: string) => Promise<Sink>, pattern: Pattern): Promise<number> {
-  const folder = temporaryFolder('wear');
-  const image = join(folder, 'card.img');
-  const file = openSync(image, 'w');
-  ftruncateSync(file, imageBytes);
-  closeSync(file);
-  await runCommand('mkfs.ext4', ['-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0', image]);
-  const device = (await runCommand('losetup', ['--find', '--show', image])).trim();
-  const detach = atExit(() => void succeeds('losetup', '--detach', device));
-  const mount = join(folder, 'card');
-  mkdirSync(mount);
-  await runCommand('mount', ['-o', 'noatime', device, mount]);
-  const unmount = atExit(() => void succeeds('umount', mount));
+  const card = await mountLoopCard(temporaryFolder('wear'), imageBytes);
   try {
-    const sink = await open(mount);
-    await runCommand('sync', ['--file-system', mount]);
-    const before = bytesOf(device);
+    const sink = await open(card.mount);
+    // The ring's zeros and the stores' spare files are written once in the life of a card.
+    await sleep(settleMs);
+    await runCommand('sync', ['--file-system', card.mount]);
+    const before = card.written().bytes;
     for (let commit = 0; commit < pattern.commits; commit += 1) {
       const burst = Array.from({ length: pattern.burst }, (_, at) => line(commit * pattern.burst + at));
       await Promise.all(burst.map((text) => sink.append(text)));
       if (pattern.pauseMs > 0) await sleep(pattern.pauseMs);
     }
-    await runCommand('sync', ['--file-system', mount]);
-    const bytes = bytesOf(device) - before;
+    await runCommand('sync', ['--file-system', card.mount]);
+    const bytes = card.written().bytes - before;
     await sink.close();
     return bytes / (pattern.commits * pattern.burst);
   } finally {
-    unmount();
-    detach();
+    card.unmount();
   }
 }
 
 export async function measureJournalWear(): Promise<Section> {
   const title = 'Bytes written to the card for one message, the journal alone';
   const header = ['how they come', 'journal', 'LevelDB, a key a message', 'ratio'];
-  const isReady =
-    process.getuid?.() === 0 && commandPath('mkfs.ext4') !== undefined && succeeds('losetup', '--find');
-  if (!isReady) {
-    return {
-      title,
-      header,
-      rows: [],
-      goals: [],
-      remarks: ['skipped: needs root, mkfs.ext4 and a loop device'],
-    };
+  const missing = loopCardMissing();
+  if (missing !== undefined) {
+    return { title, header, rows: [], goals: [], remarks: [`skipped: journal wear (needs ${missing})`] };
   }
   const rows: string[][] = [];
   const goals: Section['goals'][number][] = [];
