@@ -9,7 +9,8 @@ import { expect, test } from 'vitest';
 import type { Batch, Lane, StateWrite } from '../../src/journal/contract.ts';
 import type { JournalOptions } from '../../src/journal/journal.ts';
 import { pointClasses } from '../../src/model/point.ts';
-import { CrashDisk, type Random, seeded } from '../support/crash-disk.ts';
+import { type Random, seededRandom } from '../../src/simulator/random.ts';
+import { CrashDisk } from '../support/crash-disk.ts';
 import { drain, idsOf, line, type OpenJournal, openJournal } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
 
@@ -325,7 +326,7 @@ interface Result {
 }
 
 async function crash(seed: number, settings: { isLying?: boolean } = {}): Promise<Result> {
-  const random = seeded(seed);
+  const random = seededRandom(seed);
   const root = tempFolder();
   let folders = 0;
   const nextFolder = () => {

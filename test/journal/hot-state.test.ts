@@ -1,8 +1,7 @@
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import type { HotState } from '../../src/journal/contract.ts';
 import { faultyDisk } from '../support/faulty-disk.ts';
+import { collectGarbage } from '../support/garbage.ts';
 import { append, openJournal, range, spilled } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
 
@@ -159,10 +158,8 @@ test('lazy writes on a disk that fails for long are as many as there are keys, a
   const folder = tempFolder();
   const { journal, close } = await openJournal(folder, { disk, options: { lazyMs: 1, retryMs: 1 } });
   disk.faults.datasync = 'EIO';
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
   const heap = () => {
-    collect();
+    collectGarbage();
     return process.memoryUsage().arrayBuffers;
   };
   const before = heap();

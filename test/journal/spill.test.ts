@@ -2,10 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import { faultyDisk } from '../support/faulty-disk.ts';
+import { collectGarbage } from '../support/garbage.ts';
 import { append, drain, idsOf, line, openJournal, range, spilled } from '../support/journal.ts';
 import { canMount, smallDisk } from '../support/small-disk.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -214,10 +213,8 @@ test('a backlog of many points does not stay in memory', async () => {
       await journal.append({ class: 'telemetry', lines: block, points: 5000 });
     }
   };
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
   const heap = () => {
-    collect();
+    collectGarbage();
     return process.memoryUsage().heapUsed + process.memoryUsage().arrayBuffers;
   };
   await feed(20);

@@ -1,8 +1,6 @@
 // Whatever a device sends, decoding never throws and what is stored is line protocol. The long form is
 // IOTFLOW_FUZZ_RUNS=1000000.
 
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import * as fc from 'fast-check';
 import { pino } from 'pino';
 import { expect, test } from 'vitest';
@@ -10,28 +8,17 @@ import { decode } from '../../src/ingest/decode.ts';
 import { Ingest } from '../../src/ingest/ingest.ts';
 import { parseLine } from '../../src/model/line-protocol.ts';
 import type { Channel } from '../../src/model/message.ts';
+import { seededRandom } from '../../src/simulator/random.ts';
 import { fakeClock, MemoryJournal, message } from '../ingest/fakes.ts';
+import { collectGarbage } from '../support/garbage.ts';
 
 const runs = Number(process.env.IOTFLOW_FUZZ_RUNS ?? 50_000);
 const channels = ['telemetry', 'status', 'alarms', 'command-ack'] as const satisfies readonly Channel[];
 
 /** Bytes in use after a full collection. */
 function heapUsed(): number {
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-  collect();
+  collectGarbage();
   return process.memoryUsage().heapUsed;
-}
-
-/** mulberry32: small, seeded, good enough to mutate bytes. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
 
 async function openedIngest(journal: MemoryJournal) {
@@ -140,7 +127,7 @@ const splices = [
 ];
 
 test(`${runs} mutated messages neither crash it nor make memory grow`, { timeout: 600_000 }, async () => {
-  const random = seeded(20_261_121);
+  const random = seededRandom(20_261_121);
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!;
   let journal = new MemoryJournal();
   let ingest = await openedIngest(journal);

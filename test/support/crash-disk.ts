@@ -4,21 +4,9 @@
 
 import { basename, dirname, join } from 'node:path';
 import type { Disk, DiskFile } from '../../src/platform/disk.ts';
+import type { Random } from '../../src/simulator/random.ts';
 
 const sectorBytes = 512;
-
-export type Random = () => number;
-
-/** Mulberry32: small, seeded, good enough to choose where the power goes. */
-export function seeded(seed: number): Random {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let word = Math.imul(state ^ (state >>> 15), 1 | state);
-    word = (word + Math.imul(word ^ (word >>> 7), 61 | word)) ^ word;
-    return ((word ^ (word >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Content {
   readonly cache: Buffer;
