@@ -1,9 +1,12 @@
 // `iotflow devices …`: who may speak to the gateway.
 
-import type { ShownDevice } from '../registry/operations.ts';
+import { randomBytes } from 'node:crypto';
+import { systemClock } from '../platform/clock.ts';
+import { operations, type ShownDevice } from '../registry/operations.ts';
+import { Registry } from '../registry/registry.ts';
 import { answer, type Call, type Command, configOption, formatTable, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';
-import { callOperation } from './operator.ts';
+import { callOperation, type OpenStored } from './operator.ts';
 
 const common = { config: configOption, json: jsonOption };
 
@@ -12,12 +15,23 @@ interface Issued {
   readonly api_key: string;
 }
 
+/** Devices can be managed before a gateway ever ran. */
+export const storedDevices: OpenStored = async ({ config, state }) => {
+  const registry = await Registry.open({
+    store: state.room('registry'),
+    clock: systemClock(),
+    randomBytes,
+    devicesMax: config.registry.devicesMax,
+  });
+  return { operations: operations(registry) };
+};
+
 async function call(
   given: Call,
   operation: string,
   args: Readonly<Record<string, unknown>>,
 ): Promise<unknown> {
-  return await callOperation(requireConfig(given).config, operation, args);
+  return await callOperation(requireConfig(given).config, operation, args, storedDevices);
 }
 
 function deviceIdOf(given: Call): string {

@@ -2,18 +2,15 @@
 // runs, on the stored state itself. Promises: never both at once (LevelDB's lock decides), and the state is never
 // left owned by a user the gateway does not run as.
 
-import { randomBytes } from 'node:crypto';
 import { mkdirSync, statSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dataPaths } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
-import { systemClock } from '../platform/clock.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import { LevelStore } from '../platform/level-store.ts';
 import { createLog } from '../platform/log.ts';
-import { operations } from '../registry/operations.ts';
-import { Registry } from '../registry/registry.ts';
+import type { Operations } from '../platform/operations.ts';
 
 const defaults = {
   /** Longer than the gateway's own limit for an operation. */
@@ -30,6 +27,27 @@ export interface OperatorOptions {
 }
 
 type Args = Readonly<Record<string, unknown>>;
+
+/** What a stopped gateway left, locked: none can start meanwhile. */
+export interface StoredState {
+  readonly config: Config;
+  readonly state: LevelStore;
+}
+
+/** Operations on it; `close` ends what was opened for them, before the state is closed. */
+export interface StoredOperations {
+  readonly operations: Operations;
+  readonly close?: () => Promise<void>;
+}
+
+/**
+ * How a command works beside a stopped gateway.
+ * @throws GatewayError `STORE_LOCKED` when another process holds something of it: tried again for a while.
+ */
+export type OpenStored = (stored: StoredState) => Promise<StoredOperations>;
+
+/** Runs one operation. Throws GatewayError what the operation throws. */
+export type CallOperation = (operation: string, args: Args) => Promise<unknown>;
 
 // The last four are paths at which no gateway could listen either.
 const nobodyCodes: ReadonlySet<string> = new Set([
@@ -65,11 +83,34 @@ function parseAnswer(line: string): unknown {
 }
 
 /** @throws NobodyListens, GatewayError */
+function connectTo(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path, () => {
+      socket.off('error', refuse);
+      resolve(socket);
+    });
+    const refuse = (error: Error): void => {
+      const code = errorCode(error) ?? '';
+      const fail = (message: string) =>
+        reject(new GatewayError('CONTROL_SOCKET_FAILED', message, { cause: error }));
+      if (nobodyCodes.has(code)) {
+        reject(new NobodyListens('nobody listens', { cause: error }));
+      } else if (code === 'EACCES' || code === 'EPERM') {
+        fail(`the gateway with this data runs as another user: ${path} is not yours`);
+      } else {
+        fail(`cannot ask the gateway: ${code}`);
+      }
+    };
+    socket.once('error', refuse);
+  });
+}
+
+/** @throws NobodyListens, GatewayError */
 async function ask(path: string, operation: string, args: Args): Promise<unknown> {
+  const socket = await connectTo(path);
   const line = await new Promise<string>((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
-    const socket = connect(path, () => socket.write(`${JSON.stringify({ operation, args })}\n`));
     const fail = (message: string, cause?: unknown): void => {
       socket.destroy();
       reject(new GatewayError('CONTROL_SOCKET_FAILED', message, { cause }));
@@ -84,16 +125,8 @@ async function ask(path: string, operation: string, args: Args): Promise<unknown
       resolve(Buffer.concat(chunks).toString('utf8'));
     });
     socket.on('close', () => fail('the gateway stopped before it answered'));
-    socket.on('error', (error) => {
-      const code = errorCode(error) ?? '';
-      if (nobodyCodes.has(code)) {
-        reject(new NobodyListens('nobody listens', { cause: error }));
-      } else if (code === 'EACCES' || code === 'EPERM') {
-        fail(`the gateway with this data runs as another user: ${path} is not yours`, error);
-      } else {
-        fail(`cannot ask the gateway: ${code}`, error);
-      }
-    });
+    socket.on('error', (error) => fail(`cannot ask the gateway: ${errorCode(error) ?? ''}`, error));
+    socket.write(`${JSON.stringify({ operation, args })}\n`);
   });
   return parseAnswer(line);
 }
@@ -117,54 +150,66 @@ function prepareDataDir(dataDir: string): void {
   }
 }
 
-/** @throws GatewayError `STORE_LOCKED` and those of the operation. */
-async function runOnStoredState(config: Config, operation: string, args: Args): Promise<unknown> {
+async function useStored<Result>(
+  config: Config,
+  openStored: OpenStored,
+  use: (call: CallOperation) => Promise<Result>,
+): Promise<Result> {
   prepareDataDir(config.dataDir);
   const state = await LevelStore.open(dataPaths(config.dataDir).state, { log: createLog('silent') });
   try {
-    const registry = await Registry.open({
-      store: state.room('registry'),
-      clock: systemClock(),
-      randomBytes,
-      devicesMax: config.registry.devicesMax,
-    });
-    const run = operations(registry).get(operation);
-    if (run === undefined) {
-      throw new GatewayError('OPERATION_UNKNOWN', `${operation} does not work beside a stopped gateway`);
+    const { operations, close } = await openStored({ config, state });
+    try {
+      return await use(async (operation, args) => {
+        const run = operations.get(operation);
+        if (run !== undefined) return await run(args);
+        throw new GatewayError('OPERATION_UNKNOWN', `${operation} does not work beside a stopped gateway`);
+      });
+    } finally {
+      await close?.();
     }
-    return await run(args);
   } finally {
     await state.close();
   }
 }
 
 /**
- * Runs one of the gateway's operations, in the running gateway or beside a stopped one.
- * @throws GatewayError what the operation throws; `GATEWAY_NOT_RUNNING` when only a running gateway can do it;
- * `STATE_BUSY` when another process holds the state and does not listen.
+ * For a command that runs several operations: all of them in the running gateway, or all beside a stopped one, which
+ * cannot start meanwhile. Without `openStored` only a running gateway will do.
+ * @throws GatewayError what `use` throws; `GATEWAY_NOT_RUNNING` when only a running gateway can do it; `STATE_BUSY`
+ * when another process holds the state and does not listen.
  */
-export async function callOperation(
+export async function withOperations<Result>(
   config: Config,
-  operation: string,
-  args: Args,
+  openStored: OpenStored | undefined,
+  use: (call: CallOperation) => Promise<Result>,
   options: OperatorOptions = {},
-): Promise<unknown> {
+): Promise<Result> {
   const endMs = performance.now() + (options.busyTimeoutMs ?? defaults.busyTimeoutMs);
   const { controlSocket, state } = dataPaths(config.dataDir);
   for (;;) {
+    let isAnswered = false;
     try {
-      return await ask(controlSocket, operation, args);
+      (await connectTo(controlSocket)).destroy();
+      return await use(async (operation, args) => {
+        const result = await ask(controlSocket, operation, args);
+        isAnswered = true;
+        return result;
+      });
     } catch (error) {
       if (!(error instanceof NobodyListens)) throw error;
+      if (isAnswered) {
+        throw new GatewayError('CONTROL_SOCKET_FAILED', 'the gateway stopped meanwhile', { cause: error });
+      }
     }
-    if (!operation.startsWith('devices.')) {
+    if (openStored === undefined) {
       throw new GatewayError(
         'GATEWAY_NOT_RUNNING',
         `no gateway runs with the data in ${config.dataDir}; this command asks a running one (iotflow run)`,
       );
     }
     try {
-      return await runOnStoredState(config, operation, args);
+      return await useStored(config, openStored, use);
     } catch (error) {
       if (errorCode(error) !== 'STORE_LOCKED') throw error;
       if (performance.now() >= endMs) {
@@ -177,4 +222,18 @@ export async function callOperation(
     }
     await sleep(defaults.busyRetryMs);
   }
+}
+
+/**
+ * Runs one of the gateway's operations, in the running gateway or, given how, beside a stopped one.
+ * @throws GatewayError as `withOperations` does.
+ */
+export function callOperation(
+  config: Config,
+  operation: string,
+  args: Args,
+  openStored?: OpenStored,
+  options?: OperatorOptions,
+): Promise<unknown> {
+  return withOperations(config, openStored, (call) => call(operation, args), options);
 }

@@ -15,6 +15,7 @@ import type { Operation } from '../../src/platform/operations.ts';
 import { operations } from '../../src/registry/operations.ts';
 import { Registry } from '../../src/registry/registry.ts';
 import { runCli } from '../../src/tools/cli.ts';
+import { storedDevices } from '../../src/tools/devices.ts';
 import { callOperation } from '../../src/tools/operator.ts';
 import { runCommand } from '../../src/tools/run.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -272,7 +273,9 @@ describe('a command', () => {
     const state = await LevelStore.open(dataPaths(dataDir).state, { log });
     onTestFinished(() => state.close());
     const short = { dataDir, registry: { devicesMax: 10 } } as Config;
-    await expect(callOperation(short, 'devices.list', {}, { busyTimeoutMs: 0 })).rejects.toMatchObject({
+    await expect(
+      callOperation(short, 'devices.list', {}, storedDevices, { busyTimeoutMs: 0 }),
+    ).rejects.toMatchObject({
       code: 'STATE_BUSY',
     });
     const waiting = iotflow(['devices', 'add', 'a', '--config', config]);
