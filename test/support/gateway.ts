@@ -1,6 +1,5 @@
 // The whole gateway inside the test's process, for what cannot be had from outside: a disk that hangs on demand.
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connectAsync, type MqttClient } from 'mqtt';
 import { onTestFinished } from 'vitest';
@@ -8,23 +7,6 @@ import { loadConfig } from '../../src/config/load.ts';
 import { Gateway, type GatewayParts } from '../../src/gateway.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
-
-/** A folder like the kernel's LED class; without `hasPattern` like a kernel that lacks the pattern trigger. */
-export function makeLed(folder: string, hasPattern = true): string {
-  const directory = join(folder, 'led');
-  mkdirSync(directory, { recursive: true });
-  writeFileSync(join(directory, 'max_brightness'), '255\n');
-  writeFileSync(join(directory, 'brightness'), '0\n');
-  writeFileSync(join(directory, 'trigger'), hasPattern ? '[none] timer pattern\n' : '[none] timer\n');
-  if (hasPattern) writeFileSync(join(directory, 'pattern'), '');
-  return directory;
-}
-
-/** Whether the buzzer sounds: a constant brightness or a kernel pattern. */
-export function isSounding(led: string): boolean {
-  const trigger = readFileSync(join(led, 'trigger'), 'utf8');
-  return /^pattern/.test(trigger) || Number.parseInt(readFileSync(join(led, 'brightness'), 'utf8'), 10) > 0;
-}
 
 /** A gateway on free loopback ports with its data below `folder`, closed after the test. */
 export async function openGateway(

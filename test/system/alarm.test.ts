@@ -4,8 +4,9 @@ import { connectAsync } from 'mqtt';
 import { describe, expect, test } from 'vitest';
 import { FakeInflux } from '../../src/simulator/influx.ts';
 import { faultyDisk } from '../support/faulty-disk.ts';
-import { connectDevice, isSounding, makeLed, openGateway } from '../support/gateway.ts';
+import { connectDevice, openGateway } from '../support/gateway.ts';
 import { addDevice, iotflow, startGateway, writeConfig } from '../support/gateway-process.ts';
+import { isSounding, makeLed } from '../support/led.ts';
 import { tempFolder } from '../support/temp.ts';
 
 const wet = '{"wet": true}';

@@ -6,8 +6,9 @@ import { join } from 'node:path';
 import { connectAsync } from 'mqtt';
 import { expect, test } from 'vitest';
 import { FakeInflux } from '../../src/simulator/influx.ts';
-import { isSounding, makeLed } from '../support/gateway.ts';
+
 import { addDevice, freePort, startGateway, writeConfig } from '../support/gateway-process.ts';
+import { isSounding, makeLed } from '../support/led.ts';
 import { startWitness } from '../support/publisher.ts';
 import { canMount, smallDisk } from '../support/small-disk.ts';
 import { tempFolder } from '../support/temp.ts';
