@@ -5,9 +5,6 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { gzip } from 'node:zlib';
-import type { PointClass } from '../model/point.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Disk } from '../platform/disk.ts';
 import { errorCode } from '../platform/errors.ts';
@@ -15,6 +12,7 @@ import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
 import { type Block, type BlockStats, Blocks } from './blocks.ts';
+import { type ByClass, byClass, type ClassIndex } from './class-index.ts';
 import { Committer, type CommitterStats } from './committer.ts';
 import type {
   Append,
@@ -31,8 +29,10 @@ import { DeadLetterBox, type DeadLetterStats, type StoredLetter } from './dead-l
 import { type FrameHeader, headerBytes, type PerClass } from './frame.ts';
 import { StateMap } from './hot-state.ts';
 import { Lane } from './lane.ts';
+import { type Drops, Retention } from './retention.ts';
 import { appendBytesMaxOf, type Quarantined, Ring } from './ring.ts';
 import { rememberFrame, type Section, type Segment } from './segment.ts';
+import { Spill } from './spill.ts';
 
 export interface JournalOptions {
   /** Bytes of a ring segment; a multiple of 4096. */
@@ -75,8 +75,6 @@ export const journalDefaults: JournalOptions = {
 
 /** A batch's lines; more would only be memory. */
 const batchBytesMax = 4 * 1024 * 1024;
-/** Lines of a block before compression. */
-const blockLinesBytesMax = 2 * 1024 * 1024;
 /** State not yet in the store beyond this is checkpointed without waiting for a segment to be recycled. */
 const dirtyBytesMax = 4 * 1024 * 1024;
 const letterBytesMax = 64 * 1024;
@@ -91,10 +89,6 @@ export interface JournalDependencies {
   readonly log: Log;
   readonly options?: Partial<JournalOptions>;
 }
-
-type ClassIndex = 0 | 1 | 2;
-type ByClass<T> = Readonly<Record<PointClass, T>>;
-type DropReason = 'capacity' | 'age' | 'damage';
 
 export interface JournalStats extends CommitterStats {
   readonly ring: {
@@ -111,7 +105,7 @@ export interface JournalStats extends CommitterStats {
   /** By the journal's own clock; undefined when nothing of the class waits. */
   readonly oldestAgeMs: ByClass<number | undefined>;
   /** Points given up. */
-  readonly dropped: ByClass<Readonly<Record<DropReason, number>>>;
+  readonly dropped: Drops;
   /** Points moved from the ring to blocks. */
   readonly spilledPoints: number;
   readonly spilledBlocks: number;
@@ -134,25 +128,15 @@ interface Held {
   readonly blocks: readonly Block[];
 }
 
-const compress = promisify(gzip) as (lines: Buffer, options: { level: number }) => Promise<Buffer>;
-const classIndexes: readonly ClassIndex[] = [0, 1, 2];
-
-function byClass<T>(value: (index: ClassIndex) => T): ByClass<T> {
-  return { alarm: value(0), event: value(1), telemetry: value(2) };
-}
-
-function noDrops(): Record<DropReason, number> {
-  return { capacity: 0, age: 0, damage: 0 };
-}
-
 export class Journal implements Appender, HotState, DeadLetters, Spool {
   readonly #ring: Ring;
   readonly #blocks: Blocks;
   readonly #blockStore: LevelStore;
   readonly #state: StateMap;
   readonly #committer: Committer;
+  readonly #spill: Spill;
+  readonly #retention: Retention;
   readonly #log: Log;
-  readonly #options: JournalOptions;
   readonly #journalMs: () => number;
   readonly #lanes: Readonly<Record<LaneName, Lane>> = {
     urgent: new Lane(),
@@ -161,7 +145,6 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   };
   readonly #held = new Map<Batch, Held>();
   readonly #ringPoints: [number, number, number] = [0, 0, 0];
-  readonly #dropped = [noDrops(), noDrops(), noDrops()] as const;
   #letters: DeadLetterBox | undefined;
   /** Telemetry in the ring newer than the mark. */
   #freshPoints = 0;
@@ -169,13 +152,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   #markSequence = 0;
   #lastSequence: number;
   #listener: (() => void) | undefined;
-  #spilling: Promise<void> | undefined;
-  #isSpillFailing = false;
-  #spillRetry: NodeJS.Timeout | undefined;
   #checkpointing: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
-  #spilledPoints = 0;
-  #spilledBlocks = 0;
   #acceptedPoints = 0;
 
   private constructor(parts: {
@@ -198,9 +176,30 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     this.#blockStore = parts.blockStore;
     this.#state = state;
     this.#log = parts.log;
-    this.#options = options;
     this.#journalMs = parts.journalMs;
     this.#lastSequence = parts.lastSequence;
+    this.#retention = new Retention({
+      blocks: parts.blocks,
+      maxBytes: options.maxBytes,
+      maxAgeMs: options.maxAgeMs,
+      journalMs: parts.journalMs,
+    });
+    this.#spill = new Spill({
+      ring,
+      blocks: parts.blocks,
+      state,
+      log: parts.log,
+      freeSegmentsMin: options.freeSegmentsMin,
+      blockPoints: options.blockPoints,
+      gzipLevel: options.gzipLevel,
+      retryMs: options.retryMs,
+      readLines: (sections) => this.#readLines(sections),
+      forget: (section) => this.#forget(section),
+      rewind: () => this.#rewind(),
+      onMoved: () => this.#listener?.(),
+      onRoom: () => this.#committer.kick(),
+      enforceCaps: () => this.#retention.enforce(),
+    });
     this.#committer = new Committer({
       ring,
       state,
@@ -220,13 +219,13 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         this.#remember(ring.active, position, header, () => false);
       },
       onCommit: (points) => {
-        if (ring.freeSegments < options.freeSegmentsMin) this.#spill();
+        if (ring.freeSegments < options.freeSegmentsMin) this.#spill.start();
         if (state.dirtyBytes > dirtyBytesMax) this.#checkpoint();
         if (points > 0) this.#listener?.();
       },
       onNoRoom: () => {
-        this.#spill();
-        return !this.#isSpillFailing;
+        this.#spill.start();
+        return !this.#spill.isFailing;
       },
     });
   }
@@ -294,7 +293,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         commitBytesMax: Math.floor(appendBytesMaxOf(options.segmentBytes) / 4),
         wallMs: () => clock.wallMs(),
       });
-      journal.#spill();
+      journal.#spill.start();
       return journal;
     } catch (error) {
       await ring?.close();
@@ -425,10 +424,10 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       blockStore: this.#blockStore.stats(),
       pending: this.pending(),
       oldestAgeMs: byClass((index) => this.#oldestAgeMs(index)),
-      dropped: byClass((index) => ({ ...this.#dropped[index] })),
-      spilledPoints: this.#spilledPoints,
-      spilledBlocks: this.#spilledBlocks,
-      isSpillFailing: this.#isSpillFailing,
+      dropped: this.#retention.drops(),
+      spilledPoints: this.#spill.points,
+      spilledBlocks: this.#spill.blocks,
+      isSpillFailing: this.#spill.isFailing,
       quarantined: { ...this.#ring.quarantined },
       lostBlocks: this.#blocks.lost,
       lostBlockPoints: this.#blocks.lostPoints,
@@ -452,10 +451,10 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   }
 
   async #close(): Promise<void> {
-    clearTimeout(this.#spillRetry);
+    this.#spill.stop();
     this.#ring.stopFilling();
     await this.#committer.close();
-    await this.#spilling;
+    await this.#spill.settle();
     // Reads under way end before their files do.
     await this.#ring.unpinned();
     await this.#checkpointing;
@@ -567,7 +566,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         return run.map((section, index) => {
           const lines = frames[index]?.subarray(section.offset, section.offset + section.bytes);
           if (lines === undefined && section.state !== 'gone') {
-            this.#dropped[section.class].damage += section.points;
+            this.#retention.count(section.class, 'damage', section.points);
             this.#forget(section);
           }
           return [section, lines] as const;
@@ -610,8 +609,6 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     return undefined;
   }
 
-  // From the ring to blocks
-
   #checkpoint(): void {
     this.#checkpointing ??= this.#state
       .checkpoint()
@@ -623,150 +620,6 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       });
   }
 
-  #spill(): void {
-    if (this.#spilling !== undefined || this.#spillRetry !== undefined || this.#closing !== undefined) return;
-    this.#spilling = this.#spillAll().finally(() => {
-      this.#spilling = undefined;
-      if (!this.#isSpillFailing && this.#wantsSpill) this.#spill();
-    });
-  }
-
-  get #wantsSpill(): boolean {
-    const { freeSegments, oldest, canFill } = this.#ring;
-    if (this.#closing !== undefined) return false;
-    return canFill || (freeSegments < this.#options.freeSegmentsMin && oldest !== undefined);
-  }
-
-  async #spillAll(): Promise<void> {
-    try {
-      while (this.#wantsSpill) {
-        // Segments that were never made, or were abandoned, come before moving anything.
-        const failure = await this.#ring.fill().then(
-          () => undefined,
-          (error: unknown) => ({ error }),
-        );
-        const { oldest, freeSegments } = this.#ring;
-        if (oldest !== undefined && freeSegments < this.#options.freeSegmentsMin)
-          await this.#spillOldest(oldest);
-        else if (failure !== undefined) throw failure.error;
-        this.#isSpillFailing = false;
-        this.#committer.kick();
-      }
-      this.#isSpillFailing = false;
-      this.#committer.kick();
-    } catch (error) {
-      if (this.#closing !== undefined) return;
-      if (!this.#isSpillFailing) {
-        this.#log.error(
-          { event: 'journal-spill-failed', code: errorCode(error), error: String(error) },
-          'stuck',
-        );
-      }
-      this.#isSpillFailing = true;
-      this.#spillRetry = setTimeout(() => {
-        this.#spillRetry = undefined;
-        this.#spill();
-      }, this.#options.retryMs);
-      // What waited for room is refused now.
-      this.#committer.kick();
-    }
-  }
-
-  /** Moves what is left in the oldest segment to blocks, then its state to the store, then frees it. */
-  async #spillOldest(segment: Segment): Promise<void> {
-    for (const index of classIndexes) {
-      const left = segment.frames.flatMap((frame) =>
-        frame.sections.filter((section) => section.class === index && section.state !== 'gone'),
-      );
-      for (const chunk of chunks(left, this.#options.blockPoints)) {
-        if (this.#closing !== undefined) return;
-        // Not handed out meanwhile: it would be sent twice.
-        for (const section of chunk) if (section.state === 'waiting') section.state = 'moving';
-        try {
-          await this.#spillChunk(index, chunk);
-        } catch (error) {
-          for (const section of chunk) if (section.state === 'moving') section.state = 'waiting';
-          this.#rewind();
-          throw error;
-        }
-        this.#listener?.();
-      }
-    }
-    await this.#state.checkpoint();
-    while (segment.pins > 0) await new Promise(setImmediate);
-    if (this.#closing !== undefined) return;
-    await this.#enforceCaps();
-    await this.#ring.recycle(segment);
-  }
-
-  async #spillChunk(index: ClassIndex, chunk: readonly Section[]): Promise<void> {
-    const kept: Section[] = [];
-    const lines: Buffer[] = [];
-    for (const [section, bytes] of await this.#readLines(chunk)) {
-      if (bytes === undefined) continue;
-      kept.push(section);
-      lines.push(bytes);
-    }
-    const plain = Buffer.concat(lines);
-    const body = await compress(plain, { level: this.#options.gzipLevel });
-    const left = kept.filter((section) => section.state !== 'gone');
-    // Some was delivered meanwhile: what is left is made into a block again.
-    if (left.length < kept.length) return await this.#spillChunk(index, left);
-    const [first] = kept;
-    const last = kept[kept.length - 1];
-    if (first === undefined || last === undefined) return;
-    let points = 0;
-    for (const section of kept) points += section.points;
-    const header = {
-      points,
-      linesBytes: plain.length,
-      toSequence: last.frame.sequence,
-      oldestMs: first.frame.atMs,
-      newestMs: last.frame.atMs,
-    };
-    await this.#blocks.put(index, header, body);
-    // Sections in a batch that is held go too: if it is released they are taken from the block, and if it is
-    // accepted now the block sends them once more, which is harmless; waiting for the uplink here would not be.
-    for (const section of kept) if (section.state !== 'gone') this.#forget(section);
-    this.#spilledPoints += points;
-    this.#spilledBlocks += 1;
-  }
-
-  async #enforceCaps(): Promise<void> {
-    for (const index of [2, 1, 0] as const) {
-      while (this.#blocks.bytes > this.#options.maxBytes) {
-        if (await this.#dropOldest(index, 'capacity', () => true)) continue;
-        // What is being sent is not dropped, and nothing more valuable in its place.
-        if (this.#blocks.stats(index).blocks > 0) return;
-        break;
-      }
-    }
-    // By the journal's own clock, which counts running time alone: a wall clock that was set wrong, or right
-    // after years, must not delete anything.
-    const limitMs = this.#journalMs() - this.#options.maxAgeMs;
-    for (const index of classIndexes) {
-      while ((this.#blocks.oldestMs(index) ?? Number.POSITIVE_INFINITY) < limitMs) {
-        if (!(await this.#dropOldest(index, 'age', (block) => block.newestMs < limitMs))) break;
-      }
-    }
-  }
-
-  async #dropOldest(
-    index: ClassIndex,
-    reason: DropReason,
-    isDue: (block: Block) => boolean,
-  ): Promise<boolean> {
-    const block = await this.#blocks.take(index);
-    if (block === undefined) return false;
-    if (!isDue(block)) {
-      this.#blocks.release(block);
-      return false;
-    }
-    this.#dropped[index][reason] += block.points;
-    await this.#blocks.finish(block);
-    return true;
-  }
-
   #oldestAgeMs(index: ClassIndex): number | undefined {
     const inBlocks = this.#blocks.oldestMs(index);
     const lanes = index === 2 ? [this.#lanes.backlog, this.#lanes.fresh] : [this.#lanes.urgent];
@@ -774,25 +627,4 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     if (inBlocks !== undefined) times.push(inBlocks);
     return times.length === 0 ? undefined : Math.max(0, this.#journalMs() - Math.min(...times));
   }
-}
-
-function* chunks(sections: readonly Section[], pointsMax: number): Iterable<readonly Section[]> {
-  let chunk: Section[] = [];
-  let points = 0;
-  let bytes = 0;
-  for (const section of sections) {
-    if (
-      chunk.length > 0 &&
-      (points + section.points > pointsMax || bytes + section.bytes > blockLinesBytesMax)
-    ) {
-      yield chunk;
-      chunk = [];
-      points = 0;
-      bytes = 0;
-    }
-    chunk.push(section);
-    points += section.points;
-    bytes += section.bytes;
-  }
-  if (chunk.length > 0) yield chunk;
 }

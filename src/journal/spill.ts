@@ -1,0 +1,211 @@
+// From the ring to blocks: keeps segments free, by making those that are missing and by moving what the oldest one
+// still holds to LevelDB. Promises: lines are in a block before the ring forgets them, state is in the store; a failure
+// is tried again until it works, and nothing is lost meanwhile. Knows nothing of caps: see retention.ts.
+
+import { promisify } from 'node:util';
+import { gzip } from 'node:zlib';
+import { errorCode } from '../platform/errors.ts';
+import type { Log } from '../platform/log.ts';
+import type { Blocks } from './blocks.ts';
+import { type ClassIndex, classIndexes } from './class-index.ts';
+import type { StateMap } from './hot-state.ts';
+import type { Ring } from './ring.ts';
+import type { Section, Segment } from './segment.ts';
+
+/** Lines of a block before compression. */
+const blockLinesBytesMax = 2 * 1024 * 1024;
+
+const compress = promisify(gzip) as (lines: Buffer, options: { level: number }) => Promise<Buffer>;
+
+export interface SpillOptions {
+  readonly ring: Ring;
+  readonly blocks: Blocks;
+  readonly state: StateMap;
+  readonly log: Log;
+  readonly freeSegmentsMin: number;
+  readonly blockPoints: number;
+  readonly gzipLevel: number;
+  readonly retryMs: number;
+  /** The lines of each section; undefined for those that are damaged and given up. */
+  readonly readLines: (sections: readonly Section[]) => Promise<(readonly [Section, Buffer | undefined])[]>;
+  /** The section's lines are in a block. */
+  readonly forget: (section: Section) => void;
+  /** Sections that were being moved wait again. */
+  readonly rewind: () => void;
+  /** A block more can be taken. */
+  readonly onMoved: () => void;
+  /** There is room in the ring, or there is no hope of some for now. */
+  readonly onRoom: () => void;
+  /** Before a segment is free again: the place to make room among the blocks. */
+  readonly enforceCaps: () => Promise<void>;
+}
+
+export class Spill {
+  readonly #options: SpillOptions;
+  #running: Promise<void> | undefined;
+  #isFailing = false;
+  #isStopping = false;
+  #retry: NodeJS.Timeout | undefined;
+  #points = 0;
+  #blocks = 0;
+
+  constructor(options: SpillOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the last attempt failed. */
+  get isFailing(): boolean {
+    return this.#isFailing;
+  }
+
+  /** Points moved, and blocks made of them. */
+  get points(): number {
+    return this.#points;
+  }
+
+  get blocks(): number {
+    return this.#blocks;
+  }
+
+  /** Begins, if there is something to do and it is not being done. */
+  start(): void {
+    if (this.#running !== undefined || this.#retry !== undefined || this.#isStopping) return;
+    this.#running = this.#moveAll().finally(() => {
+      this.#running = undefined;
+      if (!this.#isFailing && this.#isWanted) this.start();
+    });
+  }
+
+  get #isWanted(): boolean {
+    const { freeSegments, oldest, canFill } = this.#options.ring;
+    if (this.#isStopping) return false;
+    return canFill || (freeSegments < this.#options.freeSegmentsMin && oldest !== undefined);
+  }
+
+  async #moveAll(): Promise<void> {
+    try {
+      while (this.#isWanted) {
+        // Segments that were never made, or were abandoned, come before moving anything.
+        const failure = await this.#options.ring.fill().then(
+          () => undefined,
+          (error: unknown) => ({ error }),
+        );
+        const { oldest, freeSegments } = this.#options.ring;
+        if (oldest !== undefined && freeSegments < this.#options.freeSegmentsMin)
+          await this.#moveOldest(oldest);
+        else if (failure !== undefined) throw failure.error;
+        this.#isFailing = false;
+        this.#options.onRoom();
+      }
+      this.#isFailing = false;
+      this.#options.onRoom();
+    } catch (error) {
+      if (this.#isStopping) return;
+      if (!this.#isFailing) {
+        this.#options.log.error(
+          { event: 'journal-spill-failed', code: errorCode(error), error: String(error) },
+          'stuck',
+        );
+      }
+      this.#isFailing = true;
+      this.#retry = setTimeout(() => {
+        this.#retry = undefined;
+        this.start();
+      }, this.#options.retryMs);
+      // What waited for room is refused now.
+      this.#options.onRoom();
+    }
+  }
+
+  /** Moves what is left in the oldest segment to blocks, then its state to the store, then frees it. */
+  async #moveOldest(segment: Segment): Promise<void> {
+    for (const index of classIndexes) {
+      const left = segment.frames.flatMap((frame) =>
+        frame.sections.filter((section) => section.class === index && section.state !== 'gone'),
+      );
+      for (const chunk of chunks(left, this.#options.blockPoints)) {
+        if (this.#isStopping) return;
+        // Not handed out meanwhile: it would be sent twice.
+        for (const section of chunk) if (section.state === 'waiting') section.state = 'moving';
+        try {
+          await this.#moveChunk(index, chunk);
+        } catch (error) {
+          for (const section of chunk) if (section.state === 'moving') section.state = 'waiting';
+          this.#options.rewind();
+          throw error;
+        }
+        this.#options.onMoved();
+      }
+    }
+    await this.#options.state.checkpoint();
+    while (segment.pins > 0) await new Promise(setImmediate);
+    if (this.#isStopping) return;
+    await this.#options.enforceCaps();
+    await this.#options.ring.recycle(segment);
+  }
+
+  async #moveChunk(index: ClassIndex, chunk: readonly Section[]): Promise<void> {
+    const kept: Section[] = [];
+    const lines: Buffer[] = [];
+    for (const [section, bytes] of await this.#options.readLines(chunk)) {
+      if (bytes === undefined) continue;
+      kept.push(section);
+      lines.push(bytes);
+    }
+    const plain = Buffer.concat(lines);
+    const body = await compress(plain, { level: this.#options.gzipLevel });
+    const left = kept.filter((section) => section.state !== 'gone');
+    // Some was delivered meanwhile: what is left is made into a block again.
+    if (left.length < kept.length) return await this.#moveChunk(index, left);
+    const [first] = kept;
+    const last = kept[kept.length - 1];
+    if (first === undefined || last === undefined) return;
+    let points = 0;
+    for (const section of kept) points += section.points;
+    const header = {
+      points,
+      linesBytes: plain.length,
+      toSequence: last.frame.sequence,
+      oldestMs: first.frame.atMs,
+      newestMs: last.frame.atMs,
+    };
+    await this.#options.blocks.put(index, header, body);
+    // Sections in a batch that is held go too: if it is released they are taken from the block, and if it is
+    // accepted now the block sends them once more, which is harmless; waiting for the uplink here would not be.
+    for (const section of kept) if (section.state !== 'gone') this.#options.forget(section);
+    this.#points += points;
+    this.#blocks += 1;
+  }
+
+  /** Moves no more from now on. */
+  stop(): void {
+    this.#isStopping = true;
+    clearTimeout(this.#retry);
+  }
+
+  /** Waits for what is under way. */
+  async settle(): Promise<void> {
+    await this.#running;
+  }
+}
+
+function* chunks(sections: readonly Section[], pointsMax: number): Iterable<readonly Section[]> {
+  let chunk: Section[] = [];
+  let points = 0;
+  let bytes = 0;
+  for (const section of sections) {
+    if (
+      chunk.length > 0 &&
+      (points + section.points > pointsMax || bytes + section.bytes > blockLinesBytesMax)
+    ) {
+      yield chunk;
+      chunk = [];
+      points = 0;
+      bytes = 0;
+    }
+    chunk.push(section);
+    points += section.points;
+    bytes += section.bytes;
+  }
+  if (chunk.length > 0) yield chunk;
+}
