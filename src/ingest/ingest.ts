@@ -260,7 +260,7 @@ export class Ingest {
   }
 
   #lineOf(deviceId: string, point: Point, fields: Iterable<readonly [string, FieldValue]>): string {
-    return encodeLine(this.#seriesOf(deviceId, point.measurement).encoded, fields, point.timeNs);
+    return encodeLine(this.#seriesOf(deviceId, point.measurement).encoded, fields, point);
   }
 
   #refuse(work: Work, message: Message, sample: Sample, fault: Fault): void {

@@ -14,6 +14,8 @@ export interface Append {
   readonly class: PointClass;
   /** Line protocol with nanosecond timestamps; every line ends in `\n`. */
   readonly lines: string;
+  /** Some of the lines end in ` b<boot>+<nanoseconds>`: handed out once their dates are known, and not before. */
+  readonly undated?: true;
   /** How many lines. Zero is allowed when only state is written. */
   readonly points: number;
   /** Written in the same frame: after a power cut either all of this append is there or none. */

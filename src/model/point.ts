@@ -8,14 +8,20 @@ export type FieldValue = number | boolean | string;
 
 export type FieldType = 'float' | 'boolean' | 'string';
 
-export interface Point {
+/** When something was. */
+export interface PointTime {
+  /** Nanoseconds since the Unix epoch; since the start of `boot` where that is set. */
+  readonly timeNs: bigint;
+  /** The machine's boot whose date was not known yet: until it is, nobody knows when the point was. */
+  readonly boot?: number;
+}
+
+export interface Point extends PointTime {
   readonly measurement: string;
   /** Tag key → value. Empty values are left out by the encoder: InfluxDB cannot store them. */
   readonly tags: ReadonlyMap<string, string>;
   /** At least one. */
   readonly fields: ReadonlyMap<string, FieldValue>;
-  /** Nanoseconds since the Unix epoch. */
-  readonly timeNs: bigint;
 }
 
 /**
