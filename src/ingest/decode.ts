@@ -7,7 +7,7 @@ import { isUtf8 } from 'node:buffer';
 import { LineProtocolError, type ParsedLine, parseLine } from '../model/line-protocol.ts';
 import type { Channel } from '../model/message.ts';
 import type { FieldValue } from '../model/point.ts';
-import { parseTimestamp, timeOfEpoch, timestampExpected } from './timestamp.ts';
+import { parseTimestamp, timeOfEpoch, timestampExpected } from '../model/timestamp.ts';
 
 /** What one message may hold. Part of the outside contract, so no configuration key. */
 export const decodeLimits = {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { parseTimestamp } from '../../src/ingest/timestamp.ts';
+import { parseTimestamp } from '../../src/model/timestamp.ts';
 
 const momentMs = Date.UTC(2026, 10, 21, 6, 30, 0);
 const momentNs = BigInt(momentMs) * 1_000_000n;
