@@ -8,6 +8,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { uptime } from 'node:os';
 import { dirname, join } from 'node:path';
 import { AlarmBoard, type AlarmChange } from './alarms/board.ts';
 import { buzzer } from './alarms/buzzer.ts';
@@ -22,6 +23,7 @@ import { Forwarder } from './forwarder/forwarder.ts';
 import { Ingest } from './ingest/ingest.ts';
 import { syncBucketsMs } from './journal/committer.ts';
 import { Journal } from './journal/journal.ts';
+import { WearMeter } from './journal/wear.ts';
 import { encodePoint } from './model/line-protocol.ts';
 import type { Message, Sink } from './model/message.ts';
 import type { FieldValue, Point } from './model/point.ts';
@@ -144,12 +146,26 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
       maxBytes: config.journal.maxBytes,
       maxAgeMs: config.journal.maxAgeDays * 86_400_000,
       pendingBytesMax: config.journal.pendingBytesMax,
+      ackDelayMaxMs: config.journal.ackDelayMaxMs,
       blockPoints: Math.min(config.influx.batchPoints, 5000),
       deadLettersMax: config.deadLetters.max,
       deadLetterBytesMax: config.deadLetters.maxBytes,
     },
   });
   onClose('journal', () => journal.close());
+  const wear = await WearMeter.start({
+    journal,
+    dataDirectory: config.dataDir,
+    clock,
+    uptimeMs: () => uptime() * 1000,
+    log: stageLog('wear'),
+    sampleIntervalMs: config.wear.sampleIntervalMs,
+    cardEnduranceBytes: config.wear.cardEnduranceBytes,
+    lifeYears: config.wear.lifeYears,
+    budgetBytesPerDay: config.wear.budgetBytesPerDay,
+    lingerMaxMs: config.journal.ackDelayMaxMs,
+  });
+  onClose('wear', () => wear.stop());
   const registry = await Registry.open({
     store: state.room('registry'),
     clock,
@@ -257,6 +273,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
         sink,
         gatewayDeviceId,
         dataDirectory: config.dataDir,
+        card: () => wear.stats(),
         intervalMs: config.hostHealth.intervalMs,
         clock,
         log: stageLog('host'),
@@ -270,6 +287,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     uptimeMs: clock.monotonicMs() - startedMs,
     journal: journal.stats(),
     syncBoundsMs: syncBucketsMs,
+    wear: wear.stats(),
     state: state.stats(),
     ingest: ingest.stats(),
     forwarder: forwarder.stats(),

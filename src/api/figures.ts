@@ -5,6 +5,7 @@ import type { AlarmBoardStats, AlarmView } from '../alarms/board.ts';
 import type { ForwarderStats } from '../forwarder/forwarder.ts';
 import type { IngestStats } from '../ingest/ingest.ts';
 import type { JournalStats } from '../journal/journal.ts';
+import type { WearStats } from '../journal/wear.ts';
 import type { HistogramSnapshot } from '../platform/histogram.ts';
 import type { LedStats } from '../platform/led.ts';
 import type { LevelStoreStats } from '../platform/level-store.ts';
@@ -22,6 +23,7 @@ export interface GatewayFigures {
   readonly journal: JournalStats;
   /** Upper bounds of `journal.syncCounts`. */
   readonly syncBoundsMs: readonly number[];
+  readonly wear: WearStats;
   readonly state: LevelStoreStats;
   readonly ingest: IngestStats;
   readonly forwarder: ForwarderStats;
@@ -161,6 +163,41 @@ function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): Metr
   ];
 }
 
+/** A gauge that is not there while its value is not known. */
+function known(name: string, help: string, value: number | undefined): MetricFamily[] {
+  return value === undefined ? [] : [gauge(name, help, value)];
+}
+
+function wearFamilies({ wear, journal }: GatewayFigures): MetricFamily[] {
+  const device = wear.device ?? 'unknown';
+  return [
+    family(
+      'counter',
+      'wear_device_written_bytes_total',
+      'Bytes written to the block device under data_dir since this process started, whoever wrote them.',
+      [{ labels: { device }, value: wear.deviceWrittenBytes }],
+    ),
+    counter('wear_own_written_bytes_total', 'Bytes this process wrote to any device.', wear.ownWrittenBytes),
+    ...known('wear_bytes_per_day', 'Bytes written to the device in the last day.', wear.bytesPerDay),
+    ...known(
+      'wear_last_hour_bytes_per_day',
+      'Bytes written to the device in a day, if all were like the last hour.',
+      wear.bytesPerDayLastHour,
+    ),
+    ...known('wear_own_bytes_per_point', 'Bytes this process wrote for each point.', wear.ownBytesPerPoint),
+    ...known('wear_card_life_years', 'How long the card lasts at the rate of the last day.', wear.lifeYears),
+    ...known('wear_card_life_used_ratio', 'The part of its life the card says is used.', wear.lifeUsed),
+    gauge('wear_card_endurance_bytes', 'Bytes the card is taken to bear in its life.', wear.enduranceBytes),
+    gauge('wear_budget_bytes_per_day', 'Beyond it commits linger.', wear.budgetBytesPerDay),
+    gauge('wear_linger_seconds', 'How long a commit waits for more to go with it.', wear.lingerMs / 1000),
+    histogram(
+      'journal_ack_delay_seconds',
+      'Of each commit the append that waited longest, from its call to the disk.',
+      journal.ackDelay,
+    ),
+  ];
+}
+
 function ingestFamilies({ ingest, rules }: GatewayFigures): MetricFamily[] {
   return [
     counter('ingest_messages_total', 'Messages from every source.', ingest.messages),
@@ -295,6 +332,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     gauge('devices', 'Devices in the registry.', registry.devices),
     counter('devices_damaged_records_total', 'Registry records left out at start.', registry.damagedRecords),
     ...journalFamilies(figures),
+    ...wearFamilies(figures),
     ...ingestFamilies(figures),
     ...forwarderFamilies(figures),
     ...mqttFamilies(figures),
@@ -302,6 +340,11 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...hostFamilies(figures),
   ];
 }
+
+/** Less and a person should buy a better card, or send less. */
+const cardYearsMin = 2;
+/** Before that the figure is of the first start, which lays out the ring. */
+const wearMeasuredMsMin = 6 * 3_600_000;
 
 /** Waiting bytes that tell of a disk which has stopped answering. */
 const stalledBytes = 1024 * 1024;
@@ -311,7 +354,7 @@ const stalledBytes = 1024 * 1024;
  * reason of a gateway that is fine.
  */
 export function healthOf(figures: GatewayFigures): Health {
-  const { journal, forwarder, alarms, buzzer, registry } = figures;
+  const { journal, wear, forwarder, alarms, buzzer, registry } = figures;
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
   if (journal.isSpillFailing && journal.ring.free === 0) {
@@ -353,6 +396,12 @@ export function healthOf(figures: GatewayFigures): Health {
   }
   if (deadLetters.letters > 0) {
     worth.push({ code: 'DEAD_LETTERS', message: `${deadLetters.letters} readings could not be used.` });
+  }
+  if (wear.measuredMs >= wearMeasuredMsMin && (wear.lifeYears ?? Infinity) < cardYearsMin) {
+    worth.push({
+      code: 'CARD_WEARS_OUT',
+      message: `At the present rate the card lasts ${wear.lifeYears?.toFixed(1)} years.`,
+    });
   }
   const dropped = Object.values(journal.dropped).some(({ capacity, age }) => capacity + age > 0);
   if (dropped)

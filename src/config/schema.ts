@@ -36,6 +36,16 @@ function atLeast(min: number, fallback: number) {
   return wholeNumber(min, Number.MAX_SAFE_INTEGER, fallback);
 }
 
+function atLeastIfGiven(min: number) {
+  const expected = `a whole number of at least ${min}`;
+  return v.optional(
+    v.pipe(
+      v.number(expected),
+      v.check((given) => Number.isSafeInteger(given) && given >= min, expected),
+    ),
+  );
+}
+
 function port(fallback: number) {
   return wholeNumber(0, 65_535, fallback);
 }
@@ -185,6 +195,14 @@ export const configSchema = v.object({
     max_bytes: atLeast(mebibyte, 2 * gibibyte),
     max_age_days: wholeNumber(1, 36_500, 365),
     pending_bytes_max: atLeast(64 * kibibyte, 16 * mebibyte),
+    // Publishers send again after a second without an answer (esp-mqtt's default).
+    ack_delay_max_ms: wholeNumber(0, 800, 250),
+  }),
+  wear: v.object({
+    card_endurance_bytes: atLeastIfGiven(gibibyte),
+    life_years: wholeNumber(1, 100, 10),
+    budget_bytes_per_day: atLeastIfGiven(mebibyte),
+    sample_interval_ms: wholeNumber(1_000, 3_600_000, 60_000),
   }),
   dead_letters: v.object({
     max: wholeNumber(0, 10_000_000, 10_000),

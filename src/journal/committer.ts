@@ -1,10 +1,12 @@
 // Group commit: what arrives while one write is being synced goes into the next. Promises: an append resolves
 // only when its bytes are on the disk, all of it is in one frame, and appends resolve in the order of the calls.
-// Does not linger: the loop waits for nothing but the disk and one turn of the event loop.
+// The loop waits for nothing but the disk and one turn of the event loop, unless it was told to linger to spare the
+// card: then telemetry waits for company, never beyond `ackDelayMaxMs`, and never together with an alarm or event.
 
 import assert from 'node:assert/strict';
 import { pointClasses } from '../model/point.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
+import { Histogram, type HistogramSnapshot } from '../platform/histogram.ts';
 import type { Append, Appender, StateWrite } from './contract.ts';
 import {
   type FrameHeader,
@@ -25,6 +27,11 @@ const framePayloadBytesMax = 512 * 1024;
 /** A segment holds several frames, however small it is. */
 const framesPerSegmentMin = 8;
 
+/** With this much in it padding to whole blocks wastes an eighth at most: nothing is gained by waiting for more. */
+const lingerBytesMax = 8 * 4096;
+/** How fast a slow commit is forgotten by those that follow: half of it after 35. */
+const overrunDecay = 0.98;
+
 /** Upper bounds of the sync-time histogram, milliseconds. */
 export const syncBucketsMs = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] as const;
 
@@ -35,6 +42,8 @@ export interface CommitterOptions {
   readonly appendBytesMax: number;
   readonly lazyMs: number;
   readonly retryMs: number;
+  /** The longest an append may wait for its acknowledgement because of lingering, the write included. */
+  readonly ackDelayMaxMs: number;
   /** Sequence of the newest frame there is, and the points in all frames so far. */
   readonly lastSequence: number;
   readonly points: number;
@@ -91,6 +100,10 @@ export interface CommitterStats {
   /** Counts by `syncBucketsMs`, the last one beyond them all. */
   readonly syncCounts: readonly number[];
   readonly syncSumMs: number;
+  /** What `linger` asked for last. */
+  readonly lingerMs: number;
+  /** Of each commit the append that waited longest, from the call to the disk. */
+  readonly ackDelay: HistogramSnapshot;
 }
 
 function isLazy(entry: Entry | LazyEntry): entry is LazyEntry {
@@ -102,10 +115,20 @@ export class Committer implements Appender {
   readonly #ring: Ring;
   readonly #state: StateMap;
   readonly #buffer = Buffer.alloc(frameBytesMax);
+  readonly #ackDelay = new Histogram();
   readonly #syncCounts: number[] = new Array(syncBucketsMs.length + 1).fill(0);
   #queue: (Entry | LazyEntry)[] = [];
   /** Entries of the queue that want a commit now. */
   #eager = 0;
+  /** When the oldest of them came. */
+  #eagerSinceMs = 0;
+  /** Among them is an alarm or event: nobody lingers. */
+  #isUrgent = false;
+  #isSettling = false;
+  #lingerMs = 0;
+  #lingerTimer: NodeJS.Timeout | undefined;
+  /** How much later than planned appends were durable of late: the write, and timers that fired late. */
+  #overrunMs = 0;
   #isLazyDue = false;
   #lazyTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
@@ -159,7 +182,9 @@ export class Committer implements Appender {
     const classIndex = pointClasses.indexOf(append.class);
     assert(classIndex === 0 || classIndex === 1 || classIndex === 2, `BUG: no class ${append.class}`);
     this.#pendingBytes += bytes;
+    if (this.#eager === 0) this.#eagerSinceMs = this.#options.monotonicMs();
     this.#eager += 1;
+    if (append.class !== 'telemetry' && append.points > 0) this.#isUrgent = true;
     const { lines, points } = append;
     return new Promise((resolve, reject) => {
       this.#queue.push({ class: classIndex, lines, linesBytes, points, bytes, state, resolve, reject });
@@ -216,6 +241,37 @@ export class Committer implements Appender {
     }, this.#options.lazyMs);
   }
 
+  /**
+   * From now on a commit of telemetry waits this long for more to go with it, less where the disk is so slow that
+   * `ackDelayMaxMs` would be exceeded. 0: not at all.
+   */
+  linger(lingerMs: number): void {
+    this.#lingerMs = lingerMs;
+    clearTimeout(this.#lingerTimer);
+    this.#lingerTimer = undefined;
+    if (this.#eager > 0) this.kick();
+  }
+
+  /** As long as was asked for, with room for a write that takes twice as long as those of late. */
+  get #plannedMs(): number {
+    if (this.#lingerMs === 0) return 0;
+    return Math.max(0, Math.min(this.#lingerMs, this.#options.ackDelayMaxMs - 2 * this.#overrunMs));
+  }
+
+  /** How long what waits may go on waiting for company. */
+  get #lingerLeftMs(): number {
+    if (this.#lingerMs === 0 || this.#eager === 0) return 0;
+    if (this.#isUrgent || this.#isSettling || this.#pendingBytes >= lingerBytesMax) return 0;
+    return this.#eagerSinceMs + this.#plannedMs - this.#options.monotonicMs();
+  }
+
+  #armLingerTimer(ms: number): void {
+    this.#lingerTimer ??= setTimeout(() => {
+      this.#lingerTimer = undefined;
+      this.kick();
+    }, ms);
+  }
+
   /** Something changed that may let the queue move: new entries, or room in the ring. */
   kick(): void {
     if (this.#isRunning || this.#retryTimer !== undefined) return;
@@ -234,6 +290,7 @@ export class Committer implements Appender {
   /** Resolves when nothing is being written: all that could be committed is. */
   async settle(): Promise<void> {
     this.#isLazyDue = true;
+    this.#isSettling = true;
     this.kick();
     if (this.#isRunning) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
@@ -248,6 +305,7 @@ export class Committer implements Appender {
     if (this.#queue.some(isLazy)) await this.settle();
     clearTimeout(this.#lazyTimer);
     clearTimeout(this.#retryTimer);
+    clearTimeout(this.#lingerTimer);
     for (const entry of this.#queue) {
       if (!isLazy(entry))
         this.#rejectEntry(entry, new GatewayError('JOURNAL_CLOSED', 'the journal is closed'));
@@ -275,6 +333,8 @@ export class Committer implements Appender {
       pendingBytes: this.#pendingBytes,
       syncCounts: [...this.#syncCounts],
       syncSumMs: this.#syncSumMs,
+      lingerMs: this.#lingerMs,
+      ackDelay: this.#ackDelay.snapshot(),
     };
   }
 
@@ -292,6 +352,11 @@ export class Committer implements Appender {
 
   async #run(): Promise<void> {
     while (this.#wantsCommit && this.#retryTimer === undefined) {
+      const lingerLeftMs = this.#lingerLeftMs;
+      if (lingerLeftMs > 0) {
+        this.#armLingerTimer(lingerLeftMs);
+        break;
+      }
       if (!this.#claim()) {
         // Segments that cannot be made anew before the disk knows the floor, and nobody else to tell it.
         if (!this.#ring.isWaitingForFloor || !this.#ring.claim(padded(headerBytes), true)) break;
@@ -302,6 +367,7 @@ export class Committer implements Appender {
     }
     if (this.#queue.length === 0) this.#isLazyDue = false;
     this.#isRunning = false;
+    this.#isSettling = false;
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
@@ -421,13 +487,20 @@ export class Committer implements Appender {
     }
     assert(frames.length > 0, 'BUG: room was claimed for nothing');
     this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at);
+    const sinceMs = this.#eager > 0 ? this.#eagerSinceMs : undefined;
+    const startMs = this.#options.monotonicMs();
+    const lateMs = sinceMs === undefined ? 0 : Math.max(0, startMs - sinceMs - this.#plannedMs);
     for (const entry of taken) if (!isLazy(entry)) this.#eager -= 1;
+    if (this.#eager === 0) this.#isUrgent = false;
     try {
       await this.#write(frames);
     } catch (error) {
       this.#fail(taken, error);
       return;
     }
+    const endMs = this.#options.monotonicMs();
+    if (sinceMs !== undefined) this.#ackDelay.observe(endMs - sinceMs);
+    this.#overrunMs = Math.max(lateMs + endMs - startMs, this.#overrunMs * overrunDecay);
     let points = 0;
     for (const entry of taken) {
       if (isLazy(entry)) continue;

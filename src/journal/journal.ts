@@ -51,6 +51,8 @@ export interface JournalOptions {
   readonly maxAgeMs: number;
   /** The longest a lazy write waits for a commit. */
   readonly lazyMs: number;
+  /** The longest an acknowledgement may be held back by `linger`. */
+  readonly ackDelayMaxMs: number;
   /** Pause after a failed commit or a failed move to blocks. */
   readonly retryMs: number;
   readonly gzipLevel: number;
@@ -67,6 +69,7 @@ export const journalDefaults: JournalOptions = {
   maxBytes: 2 * 1024 * 1024 * 1024,
   maxAgeMs: 365 * 24 * 3600 * 1000,
   lazyMs: 1000,
+  ackDelayMaxMs: 250,
   retryMs: 1000,
   gzipLevel: 1,
   deadLettersMax: 10_000,
@@ -207,6 +210,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       appendBytesMax: appendBytesMaxOf(options.segmentBytes),
       lazyMs: options.lazyMs,
       retryMs: options.retryMs,
+      ackDelayMaxMs: options.ackDelayMaxMs,
       lastSequence: parts.lastSequence,
       lastLinesSequence: parts.lastLinesSequence,
       lastWatermarks: parts.lastWatermarks,
@@ -310,6 +314,14 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   get pendingBytes(): number {
     return this.#committer.pendingBytes;
+  }
+
+  /**
+   * To spare the card: telemetry waits so long for more to share a commit with, at most `ackDelayMaxMs`. Alarms and
+   * events never wait. 0 (the default): nothing does.
+   */
+  linger(lingerMs: number): void {
+    this.#committer.linger(lingerMs);
   }
 
   // HotState

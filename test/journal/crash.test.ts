@@ -118,6 +118,8 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
   const opened = await openJournal(folder, { disk, options: chosen(random) });
   disk.failureShare = isFailing ? 0.02 : 0;
   const { journal } = opened;
+  // Now and then the card is to be spared.
+  if (random() < 0.3) journal.linger(4);
   const waiting: Promise<unknown>[] = [];
   const held: Batch[] = [];
   // What can be read now must stay, also what was written and never acknowledged: callers build on it.

@@ -10,11 +10,22 @@ import { errorCode } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 import { type CpuTimes, type SampleOptions, takeSample } from './sample.ts';
 
+/** Undefined is not reported. */
+export interface CardWear {
+  readonly bytesPerDay: number | undefined;
+  readonly ownBytesPerPoint: number | undefined;
+  readonly lifeYears: number | undefined;
+  readonly budgetBytesPerDay: number;
+  readonly lingerMs: number;
+}
+
 export interface HostHealthOptions {
   readonly sink: Sink;
   /** Whose points these are. */
   readonly gatewayDeviceId: string;
   readonly dataDirectory: string;
+  /** What is known of the card's wear. */
+  readonly card?: () => CardWear;
   readonly clock: Clock;
   readonly log: Log;
   readonly intervalMs?: number;
@@ -106,6 +117,7 @@ export class HostHealth {
       }
       this.#cpuTimes = taken.cpuTimes ?? this.#cpuTimes;
       this.#addEventLoop(taken.sample);
+      this.#addCard(taken.sample);
       this.#gauges = Object.fromEntries(taken.sample);
       await this.#options.sink({
         transport: 'host',
@@ -120,6 +132,19 @@ export class HostHealth {
       this.#missed += 1;
       this.#options.log.debug({ event: 'host_sample_missed', code: errorCode(error) }, 'No host sample');
     }
+  }
+
+  #addCard(sample: Map<string, number | boolean>): void {
+    const card = this.#options.card?.();
+    if (card === undefined) return;
+    const fields = {
+      card_written_bytes_per_day: card.bytesPerDay,
+      card_own_bytes_per_point: card.ownBytesPerPoint,
+      card_life_years: card.lifeYears,
+      card_budget_bytes_per_day: card.budgetBytesPerDay,
+      card_linger_ms: card.lingerMs,
+    };
+    for (const [name, value] of Object.entries(fields)) if (value !== undefined) sample.set(name, value);
   }
 
   #addEventLoop(sample: Map<string, number | boolean>): void {

@@ -84,6 +84,26 @@ test('a Raspberry Pi tells its temperature, its throttling and what it writes', 
   });
 });
 
+test('the wear of the card is among the fields, as far as it is known', async () => {
+  const { health } = started({
+    card: () => ({
+      bytesPerDay: 864_000,
+      ownBytesPerPoint: undefined,
+      lifeYears: 12.5,
+      budgetBytesPerDay: 1_000_000,
+      lingerMs: 20,
+    }),
+  });
+  await health.look();
+  expect(health.stats().gauges).toMatchObject({
+    card_written_bytes_per_day: 864_000,
+    card_life_years: 12.5,
+    card_budget_bytes_per_day: 1_000_000,
+    card_linger_ms: 20,
+  });
+  expect(health.stats().gauges).not.toHaveProperty('card_own_bytes_per_point');
+});
+
 test('what the machine does not have is left out', async () => {
   const nothing = tempFolder();
   const { health } = started({
