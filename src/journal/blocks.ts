@@ -19,6 +19,8 @@ export interface BlockHeader {
   readonly points: number;
   /** Of the lines, uncompressed. */
   readonly linesBytes: number;
+  /** Some of the lines have no date yet. */
+  readonly isUndated: boolean;
   /** The newest frame in it. */
   readonly toSequence: number;
   /** On the journal's own clock. */
@@ -32,6 +34,8 @@ export interface Block extends BlockHeader {
   /** Points and stored bytes of all blocks of the class before this one, since there were any. */
   readonly pointsBefore: number;
   readonly bytesBefore: number;
+  /** Points of those among them that are undated. */
+  readonly undatedBefore: number;
   readonly storedBytes: number;
   /** Gzip. */
   readonly body: Buffer;
@@ -41,7 +45,18 @@ export interface BlockStats {
   readonly blocks: number;
   readonly points: number;
   readonly bytes: number;
+  /** Points of blocks with lines that had no date when they were put. */
+  readonly undatedPoints: number;
 }
+
+/** Over some blocks. */
+interface Sums {
+  readonly points: number;
+  readonly bytes: number;
+  readonly undated: number;
+}
+
+const undatedFlag = 1;
 
 function put64(buffer: Buffer, value: number, at: number): void {
   buffer.writeBigUInt64LE(BigInt(value), at);
@@ -51,16 +66,18 @@ function get64(buffer: Buffer, at: number): number {
   return Number(buffer.readBigUInt64LE(at));
 }
 
-function encode(header: BlockHeader, before: { points: number; bytes: number }, body: Buffer): Buffer {
+function encode(header: BlockHeader, before: Sums, body: Buffer): Buffer {
   const value = Buffer.alloc(headerBytes + body.length);
   value.writeUInt32LE(version, 0);
   value.writeUInt32LE(header.points, 4);
   value.writeUInt32LE(header.linesBytes, 8);
+  value.writeUInt32LE(header.isUndated ? undatedFlag : 0, 12);
   put64(value, header.toSequence, 16);
   put64(value, header.oldestMs, 24);
   put64(value, header.newestMs, 32);
   put64(value, before.points, 40);
   put64(value, before.bytes, 48);
+  put64(value, before.undated, 56);
   body.copy(value, headerBytes);
   return value;
 }
@@ -72,14 +89,21 @@ function decode(classIndex: 0 | 1 | 2, number: number, value: Buffer): Block | u
     number,
     points: value.readUInt32LE(4),
     linesBytes: value.readUInt32LE(8),
+    isUndated: (value.readUInt32LE(12) & undatedFlag) !== 0,
     toSequence: get64(value, 16),
     oldestMs: get64(value, 24),
     newestMs: get64(value, 32),
     pointsBefore: get64(value, 40),
     bytesBefore: get64(value, 48),
+    undatedBefore: get64(value, 56),
     storedBytes: value.length,
     body: value.subarray(headerBytes),
   };
+}
+
+function insert(numbers: number[], number: number): void {
+  numbers.push(number);
+  numbers.sort((a, b) => a - b);
 }
 
 /** The blocks of one class. */
@@ -94,6 +118,8 @@ class Row {
   next = 0;
   /** Given back, in order. */
   returned: number[] = [];
+  /** Undated and passed over, in order. */
+  undated: number[] = [];
   /** Finished above `first`. */
   readonly finished = new Set<number>();
   /** Points and stored bytes of all blocks put so far, and of those finished. */
@@ -101,6 +127,9 @@ class Row {
   bytesPut = 0;
   pointsFinished = 0;
   bytesFinished = 0;
+  /** The same of undated blocks. */
+  undatedPut = 0;
+  undatedFinished = 0;
   toSequence = 0;
   oldestMs = 0;
   newestMs = 0;
@@ -110,6 +139,17 @@ class Row {
   constructor(classIndex: 0 | 1 | 2) {
     this.class = classIndex;
     this.name = pointClasses[classIndex];
+  }
+
+  /** The number of the oldest block nobody holds, which from now on somebody does. */
+  pick(mayBeUndated: boolean): number | undefined {
+    const [returned = this.next] = this.returned;
+    const [undated = Number.POSITIVE_INFINITY] = mayBeUndated ? this.undated : [];
+    if (undated < returned) return this.undated.shift();
+    if (this.returned.length > 0) return this.returned.shift();
+    if (this.next >= this.end) return undefined;
+    this.next += 1;
+    return this.next - 1;
   }
 
   key(number: number): string {
@@ -149,6 +189,8 @@ export class Blocks {
     row.bytesPut = last.bytesBefore + last.storedBytes;
     row.pointsFinished = first.pointsBefore;
     row.bytesFinished = first.bytesBefore;
+    row.undatedPut = last.undatedBefore + (last.isUndated ? last.points : 0);
+    row.undatedFinished = first.undatedBefore;
     row.toSequence = last.toSequence;
     row.oldestMs = first.oldestMs;
     row.newestMs = last.newestMs;
@@ -170,6 +212,7 @@ export class Blocks {
       blocks: row.end - row.first - row.finished.size,
       points: row.pointsPut - row.pointsFinished,
       bytes: row.bytesPut - row.bytesFinished,
+      undatedPoints: row.undatedPut - row.undatedFinished,
     };
   }
 
@@ -213,7 +256,7 @@ export class Blocks {
   /** Whether `take` may find one. */
   isWaiting(classIndex: 0 | 1 | 2): boolean {
     const row = this.#rows[classIndex];
-    return row.returned.length > 0 || row.next < row.end;
+    return row.returned.length > 0 || row.undated.length > 0 || row.next < row.end;
   }
 
   /**
@@ -222,48 +265,48 @@ export class Blocks {
    */
   async put(classIndex: 0 | 1 | 2, header: BlockHeader, body: Buffer): Promise<void> {
     const row = this.#rows[classIndex];
-    const value = encode(header, { points: row.pointsPut, bytes: row.bytesPut }, body);
+    const before = { points: row.pointsPut, bytes: row.bytesPut, undated: row.undatedPut };
+    const value = encode(header, before, body);
     await this.#room.write([{ key: row.key(row.end), value }]);
     if (row.first === row.end) row.oldestMs = header.oldestMs;
     row.end += 1;
     row.pointsPut += header.points;
     row.bytesPut += value.length;
+    if (header.isUndated) row.undatedPut += header.points;
     row.toSequence = header.toSequence;
     row.newestMs = header.newestMs;
   }
 
-  /** The oldest block nobody holds. Lost ones are passed over and counted. */
-  async take(classIndex: 0 | 1 | 2): Promise<Block | undefined> {
+  /**
+   * The oldest block nobody holds. Lost ones are passed over and counted; undated ones, unless wanted, are put by until
+   * they are.
+   */
+  async take(classIndex: 0 | 1 | 2, mayBeUndated = true): Promise<Block | undefined> {
     const row = this.#rows[classIndex];
     for (;;) {
-      let number = row.returned.shift();
-      if (number === undefined) {
-        if (row.next >= row.end) return undefined;
-        number = row.next;
-        row.next += 1;
-      }
+      const number = row.pick(mayBeUndated);
+      if (number === undefined) return undefined;
       let value: Buffer | undefined;
       try {
         value = await this.#room.get(row.key(number));
       } catch (error) {
-        this.#giveBack(row, number);
+        insert(row.returned, number);
         throw error;
       }
       const block = value === undefined ? undefined : decode(classIndex, number, value);
+      if (block?.isUndated && !mayBeUndated) {
+        insert(row.undated, number);
+        continue;
+      }
       if (block !== undefined) return block;
       this.#lost += 1;
       this.#log.error({ event: 'journal-block-lost', class: row.name, number }, 'LevelDB lost a block');
-      await this.#finish(row, number, 0, 0);
+      await this.#finish(row, number, { points: 0, bytes: 0, undated: 0 });
     }
   }
 
   release(block: Block): void {
-    this.#giveBack(this.#rows[block.class], block.number);
-  }
-
-  #giveBack(row: Row, number: number): void {
-    row.returned.push(number);
-    row.returned.sort((a, b) => a - b);
+    insert(this.#rows[block.class].returned, block.number);
   }
 
   /**
@@ -272,26 +315,29 @@ export class Blocks {
    */
   async finish(block: Block): Promise<void> {
     const row = this.#rows[block.class];
-    await this.#finish(row, block.number, block.points, block.storedBytes);
+    const { points, storedBytes, isUndated } = block;
+    await this.#finish(row, block.number, { points, bytes: storedBytes, undated: isUndated ? points : 0 });
     if (block.number < row.first) row.oldestMs = Math.max(row.oldestMs, block.newestMs);
   }
 
-  async #finish(row: Row, number: number, points: number, bytes: number): Promise<void> {
+  async #finish(row: Row, number: number, gone: Sums): Promise<void> {
     row.finished.add(number);
-    row.pointsFinished += points;
-    row.bytesFinished += bytes;
+    row.pointsFinished += gone.points;
+    row.bytesFinished += gone.bytes;
+    row.undatedFinished += gone.undated;
     // Deleted in order only, so that a missing number always means that LevelDB lost it.
     const keys: string[] = [];
     while (row.finished.delete(row.first)) {
       keys.push(row.key(row.first));
       row.first += 1;
     }
-    row.deletedBytes += bytes;
+    row.deletedBytes += gone.bytes;
     if (row.first === row.end) {
       // Whatever was lost on the way is accounted for here.
       this.#lostPoints += row.pointsPut - row.pointsFinished;
       row.pointsFinished = row.pointsPut;
       row.bytesFinished = row.bytesPut;
+      row.undatedFinished = row.undatedPut;
     }
     try {
       if (keys.length > 0) await this.#room.forget(keys);

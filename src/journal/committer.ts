@@ -67,6 +67,7 @@ interface Entry {
   readonly lines: string;
   readonly linesBytes: number;
   readonly points: number;
+  readonly isUndated: boolean;
   readonly bytes: number;
   readonly state: readonly StateWrite[];
   readonly resolve: () => void;
@@ -186,8 +187,12 @@ export class Committer implements Appender {
     this.#eager += 1;
     if (append.class !== 'telemetry' && append.points > 0) this.#isUrgent = true;
     const { lines, points } = append;
+    const isUndated = append.undated === true;
     return new Promise((resolve, reject) => {
-      this.#queue.push({ class: classIndex, lines, linesBytes, points, bytes, state, resolve, reject });
+      this.#queue.push({
+        ...{ class: classIndex, lines, linesBytes, points, isUndated, bytes, state },
+        ...{ resolve, reject },
+      });
       this.kick();
     });
   }
@@ -555,6 +560,7 @@ export class Committer implements Appender {
     const lines: [string, string, string] = ['', '', ''];
     const points: [number, number, number] = [0, 0, 0];
     const bytes: [number, number, number] = [0, 0, 0];
+    const undated: [boolean, boolean, boolean] = [false, false, false];
     // The last write of a key wins within a frame; the others never were.
     let state: Map<string, StateWrite> | undefined;
     for (const entry of group) {
@@ -566,6 +572,7 @@ export class Committer implements Appender {
       lines[entry.class] += entry.lines;
       points[entry.class] += entry.points;
       bytes[entry.class] += entry.linesBytes;
+      if (entry.isUndated) undated[entry.class] = true;
       if (entry.state.length === 0) continue;
       state ??= new Map();
       for (const write of entry.state) state.set(write.key, write);
@@ -592,6 +599,7 @@ export class Committer implements Appender {
       atMs: Math.floor(this.#options.journalMs()),
       points,
       bytes,
+      undated,
       stateWrites: writes.length,
       stateBytes: at - stateAt,
     };

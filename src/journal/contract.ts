@@ -22,6 +22,15 @@ export interface Append {
   readonly state?: readonly StateWrite[];
 }
 
+/**
+ * Says when a point without a date was. Where that can only be bounded, `isCertain` is false and the time is the
+ * latest it can have been.
+ */
+export type Dating = (
+  boot: number,
+  bootNs: bigint,
+) => { readonly timeNs: bigint; readonly isCertain: boolean };
+
 export interface Appender {
   /**
    * Resolves only after everything in it has been fsynced; appends made meanwhile share the next fsync.
@@ -86,7 +95,7 @@ export interface DeadLetters {
 /** The journal as the forwarder sees it. */
 export interface Spool {
   /**
-   * The oldest points of the lane that nobody holds, at most `pointsMax` of them (a single stored entry may
+   * The oldest points of the lane that nobody holds and whose dates are known, at most `pointsMax` of them (a single stored entry may
    * exceed it). Undefined when there is nothing to take.
    */
   take(lane: Lane, pointsMax: number): Promise<Batch | undefined>;
@@ -104,6 +113,6 @@ export interface Spool {
   uplinkReturned(): void;
   /** Called soon after points became available to `take` (at most once per commit). One listener. */
   onAvailable(listener: () => void): void;
-  /** Points waiting or held, by lane; cheap. */
+  /** Points waiting or held, by lane; cheap. Without those whose dates are not known yet. */
   pending(): Readonly<Record<Lane, number>>;
 }

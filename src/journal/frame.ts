@@ -16,8 +16,10 @@ export const keyBytesMax = 512;
 const magic = 0x014a4649;
 const wordSize = 2 ** 32;
 const deleted = 0xffffffff;
-/** Beside the place in the commit. */
+/** Beside the place in the commit: the flags of the frame, and which classes have lines without a date. */
 const afterOpeningBit = 2 ** 31;
+const undatedBits = [2 ** 28, 2 ** 29, 2 ** 30] as const;
+const placeEnd = 2 ** 28;
 const stateOverheadBytes = 6;
 /** No frame is longer: what claims to be is damage, and its CRC is not worth calculating. */
 export const frameBytesMax = 1024 * 1024 + 64 * 1024;
@@ -49,8 +51,16 @@ export interface FrameHeader {
   readonly atMs: number;
   readonly points: PerClass;
   readonly bytes: PerClass;
+  /** Some lines of the class have no date yet. */
+  readonly undated: readonly [alarm: boolean, event: boolean, telemetry: boolean];
   readonly stateWrites: number;
   readonly stateBytes: number;
+}
+
+function flagsOf({ undated, isAfterOpening }: FrameHeader): number {
+  let flags = isAfterOpening ? afterOpeningBit : 0;
+  for (const index of [0, 1, 2] as const) if (undated[index]) flags += undatedBits[index];
+  return flags;
 }
 
 export function padded(bytes: number): number {
@@ -71,7 +81,7 @@ export function sealFrame(buffer: Buffer, at: number, header: FrameHeader): void
   buffer.fill(0, at, at + headerBytes);
   buffer.writeUInt32LE(magic, at);
   buffer.writeUInt32LE(header.length, at + 8);
-  buffer.writeUInt32LE(header.place + (header.isAfterOpening ? afterOpeningBit : 0), at + 12);
+  buffer.writeUInt32LE(header.place + flagsOf(header), at + 12);
   put64(buffer, header.segment, at + 16);
   put64(buffer, header.sequence, at + 24);
   put64(buffer, header.previous, at + 32);
@@ -102,8 +112,13 @@ export function readFrame(buffer: Buffer, at: number, of?: FrameHeader): FrameHe
   if (word(4) !== crc32(buffer.subarray(at + 8, at + length))) return undefined;
   return {
     length,
-    place: word(12) % afterOpeningBit,
+    place: word(12) % placeEnd,
     isAfterOpening: word(12) >= afterOpeningBit,
+    undated: [
+      (word(12) & undatedBits[0]) !== 0,
+      (word(12) & undatedBits[1]) !== 0,
+      (word(12) & undatedBits[2]) !== 0,
+    ],
     segment: get64(buffer, at + 16),
     life: get64(buffer, at + 120),
     sequence: get64(buffer, at + 24),

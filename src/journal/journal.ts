@@ -18,6 +18,7 @@ import type {
   Append,
   Appender,
   Batch,
+  Dating,
   DeadLetter,
   DeadLetters,
   HotState,
@@ -25,6 +26,7 @@ import type {
   Spool,
   StateWrite,
 } from './contract.ts';
+import { dateGzip, dateLines } from './dating.ts';
 import { DeadLetterBox, type DeadLetterStats, type StoredLetter } from './dead-letters.ts';
 import { type FrameHeader, headerBytes, type PerClass } from './frame.ts';
 import { StateMap } from './hot-state.ts';
@@ -105,6 +107,8 @@ export interface JournalStats extends CommitterStats {
   readonly blocks: ByClass<BlockStats>;
   readonly blockStore: LevelStoreStats;
   readonly pending: Readonly<Record<LaneName, number>>;
+  /** Points that wait for the date to be known; not in `pending`. */
+  readonly undated: ByClass<number>;
   /** By the journal's own clock; undefined when nothing of the class waits. */
   readonly oldestAgeMs: ByClass<number | undefined>;
   /** Points given up. */
@@ -148,6 +152,10 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   };
   readonly #held = new Map<Batch, Held>();
   readonly #ringPoints: [number, number, number] = [0, 0, 0];
+  /** Those of them without a date. */
+  readonly #undatedPoints: [number, number, number] = [0, 0, 0];
+  #undatedFreshPoints = 0;
+  #dating: Dating | undefined;
   #letters: DeadLetterBox | undefined;
   /** Telemetry in the ring newer than the mark. */
   #freshPoints = 0;
@@ -405,6 +413,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   uplinkReturned(): void {
     this.#markSequence = this.#lastSequence;
     this.#freshPoints = 0;
+    this.#undatedFreshPoints = 0;
     this.#lanes.fresh.drainInto(this.#lanes.backlog);
   }
 
@@ -415,11 +424,26 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   pending(): Readonly<Record<LaneName, number>> {
     const [alarms, events, telemetry] = this.#ringPoints;
     const blocks = (index: ClassIndex) => this.#blocks.stats(index).points;
+    const undated = (index: ClassIndex) => this.#undatedOf(index);
+    const undatedFresh = this.#dating === undefined ? this.#undatedFreshPoints : 0;
     return {
-      urgent: alarms + events + blocks(0) + blocks(1),
-      fresh: this.#freshPoints,
-      backlog: telemetry - this.#freshPoints + blocks(2),
+      urgent: alarms + events + blocks(0) + blocks(1) - undated(0) - undated(1),
+      fresh: this.#freshPoints - undatedFresh,
+      backlog: telemetry - this.#freshPoints + blocks(2) - (undated(2) - undatedFresh),
     };
+  }
+
+  /** From now on it is known when points without a date were: they are handed out like all others. */
+  date(dating: Dating): void {
+    this.#dating = dating;
+    this.#rewind();
+    this.#listener?.();
+  }
+
+  /** Points that wait for a date. */
+  #undatedOf(index: ClassIndex): number {
+    if (this.#dating !== undefined) return 0;
+    return this.#undatedPoints[index] + this.#blocks.stats(index).undatedPoints;
   }
 
   stats(): JournalStats {
@@ -435,6 +459,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       blocks: byClass((index) => this.#blocks.stats(index)),
       blockStore: this.#blockStore.stats(),
       pending: this.pending(),
+      undated: byClass((index) => this.#undatedOf(index)),
       oldestAgeMs: byClass((index) => this.#oldestAgeMs(index)),
       dropped: this.#retention.drops(),
       spilledPoints: this.#spill.points,
@@ -493,14 +518,19 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       this.#ringPoints[section.class] += section.points;
       if (section.class === 2) this.#freshPoints += section.points;
       this.#lanes[section.class === 2 ? 'fresh' : 'urgent'].push(section);
+      if (!section.isUndated) continue;
+      this.#undatedPoints[section.class] += section.points;
+      if (section.class === 2) this.#undatedFreshPoints += section.points;
     }
   }
 
   #forget(section: Section): void {
     section.state = 'gone';
     this.#ringPoints[section.class] -= section.points;
-    if (section.class === 2 && section.frame.sequence > this.#markSequence)
-      this.#freshPoints -= section.points;
+    if (section.isUndated) this.#undatedPoints[section.class] -= section.points;
+    if (section.class !== 2 || section.frame.sequence <= this.#markSequence) return;
+    this.#freshPoints -= section.points;
+    if (section.isUndated) this.#undatedFreshPoints -= section.points;
   }
 
   #watermark(index: ClassIndex, none: number): number {
@@ -538,7 +568,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   async #takeFrames(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
     for (;;) {
-      const wanted = this.#lanes[lane].hold(pointsMax, batchBytesMax);
+      const dating = this.#dating;
+      const wanted = this.#lanes[lane].hold(pointsMax, batchBytesMax, dating !== undefined);
       if (wanted.length === 0) return undefined;
       const sections: Section[] = [];
       const lines: Buffer[] = [];
@@ -546,7 +577,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         for (const [section, bytes] of await this.#readLines(wanted)) {
           if (bytes === undefined) continue;
           sections.push(section);
-          lines.push(bytes);
+          lines.push(section.isUndated && dating !== undefined ? dateLines(bytes, dating) : bytes);
         }
       } catch (error) {
         for (const section of wanted) if (section.state === 'held') section.state = 'waiting';
@@ -591,13 +622,14 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   async #takeBlocks(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
     for (const index of lane === 'urgent' ? ([0, 1] as const) : ([2] as const)) {
       if (!this.#blocks.isWaiting(index)) continue;
+      const dating = this.#dating;
       const blocks: Block[] = [];
       let points = 0;
       let bytes = 0;
       while (points < pointsMax && bytes < batchBytesMax && this.#blocks.isWaiting(index)) {
         let block: Block | undefined;
         try {
-          block = await this.#blocks.take(index);
+          block = await this.#blocks.take(index, dating !== undefined);
         } catch (error) {
           // The ring can be delivered while LevelDB cannot be read.
           this.#log.warn({ event: 'journal-blocks-unreadable', code: errorCode(error) }, 'tried again later');
@@ -615,10 +647,28 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       const [first, ...more] = blocks;
       if (first === undefined) continue;
       // Gzip members one behind the other are one gzip stream (RFC 1952 §2.2).
-      const body = more.length === 0 ? first.body : Buffer.concat(blocks.map((block) => block.body));
+      const body =
+        more.length === 0 && !first.isUndated
+          ? first.body
+          : Buffer.concat(await Promise.all(blocks.map((block) => this.#datedBody(block, dating))));
       return this.#hold(lane, body, 'gzip', { sections: [], blocks });
     }
     return undefined;
+  }
+
+  /** As it lies, or made anew with dates. */
+  async #datedBody(block: Block, dating: Dating | undefined): Promise<Buffer> {
+    if (!block.isUndated || dating === undefined) return block.body;
+    try {
+      return await dateGzip(block.body, dating);
+    } catch (error) {
+      // It is no gzip, and InfluxDB will say so; the batch must not be held for ever.
+      this.#log.error(
+        { event: 'journal-block-unreadable', number: block.number, error: String(error) },
+        'sent',
+      );
+      return block.body;
+    }
   }
 
   #checkpoint(): void {

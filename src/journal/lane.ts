@@ -16,8 +16,11 @@ export class Lane {
     if (this.#sections.length % 1024 === 0) this.#forgetGone();
   }
 
-  /** Marks as held and answers the oldest waiting sections, up to so many points but at least one. */
-  hold(pointsMax: number, bytesMax: number): Section[] {
+  /**
+   * Marks as held and answers the oldest waiting sections, up to so many points but at least one. Those without dates
+   * are passed over unless wanted; `rewind` when they are.
+   */
+  hold(pointsMax: number, bytesMax: number, mayBeUndated: boolean): Section[] {
     const taken: Section[] = [];
     let points = 0;
     let bytes = 0;
@@ -25,7 +28,7 @@ export class Lane {
     let at = Math.max(this.#next, this.#head);
     for (; at < this.#sections.length; at += 1) {
       const section = this.#sections[at];
-      if (section?.state !== 'waiting') continue;
+      if (section?.state !== 'waiting' || (section.isUndated && !mayBeUndated)) continue;
       if (taken.length > 0 && (points + section.points > pointsMax || bytes + section.bytes > bytesMax))
         break;
       section.state = 'held';

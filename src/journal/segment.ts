@@ -18,6 +18,8 @@ export interface Section {
   readonly class: 0 | 1 | 2;
   readonly points: number;
   readonly bytes: number;
+  /** Some of the lines have no date yet. */
+  readonly isUndated: boolean;
   /** Bytes from the frame's start to the first line. */
   readonly offset: number;
   /** `moving`: being made into a block; `gone`: delivered, buried, moved to a block or lost. */
@@ -177,7 +179,8 @@ export function rememberFrame(
     const points = header.points[index];
     const bytes = header.bytes[index];
     if (points > 0 && bytes > 0 && !isGone(index)) {
-      sections.push({ frame, class: index, points, bytes, offset, state: 'waiting' });
+      const isUndated = header.undated[index];
+      sections.push({ frame, class: index, points, bytes, isUndated, offset, state: 'waiting' });
     }
     offset += bytes;
   }

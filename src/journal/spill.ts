@@ -163,6 +163,7 @@ export class Spill {
     let points = 0;
     for (const section of kept) points += section.points;
     const header = {
+      isUndated: kept.some((section) => section.isUndated),
       points,
       linesBytes: plain.length,
       toSequence: last.frame.sequence,

@@ -333,7 +333,13 @@ function frameOf(segment: number, life: number, sequence: number): Buffer {
   sealFrame(frame, 0, {
     ...{ length, segment, life, sequence, place: 0, isAfterOpening: false, previous: sequence - 1 },
     ...{ watermarks: [0, 0, 0], floor: segment, pointsBefore: 0, atMs: 0 },
-    ...{ points: [0, 0, 1], bytes: [0, 0, lines.length], stateWrites: 0, stateBytes: 0 },
+    ...{
+      points: [0, 0, 1],
+      bytes: [0, 0, lines.length],
+      undated: [false, false, false],
+      stateWrites: 0,
+      stateBytes: 0,
+    },
   });
   return frame;
 }

@@ -36,6 +36,7 @@ function sealedFrame(): Buffer {
     atMs: 123_456,
     points: [0, 0, 1],
     bytes: [0, 0, lines.length],
+    undated: [false, false, true],
     stateWrites: 0,
     stateBytes: 0,
   });
