@@ -47,6 +47,7 @@ import { MqttSource } from './sources/mqtt/mqtt-source.ts';
 const gatewayDeviceId = 'gateway';
 
 const tickMs = 1000;
+const dayMs = 86_400_000;
 
 // Longer than a stalled card recovers, shorter than systemd's patience (90 s).
 const stageDeadlineMs = 10_000;
@@ -144,7 +145,11 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     options: {
       ringSegments: config.journal.ringSegments,
       maxBytes: config.journal.maxBytes,
-      maxAgeMs: config.journal.maxAgeDays * 86_400_000,
+      maxAgeMs: {
+        alarm: config.journal.alarmMaxAgeDays * dayMs,
+        event: config.journal.eventMaxAgeDays * dayMs,
+        telemetry: config.journal.maxAgeDays * dayMs,
+      },
       pendingBytesMax: config.journal.pendingBytesMax,
       ackDelayMaxMs: config.journal.ackDelayMaxMs,
       blockPoints: Math.min(config.influx.batchPoints, 5000),

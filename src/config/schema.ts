@@ -194,6 +194,8 @@ export const configSchema = v.object({
     ring_segments: wholeNumber(4, 1_024, 16),
     max_bytes: atLeast(mebibyte, 2 * gibibyte),
     max_age_days: wholeNumber(1, 36_500, 365),
+    event_max_age_days: wholeNumber(1, 36_500, 3_650),
+    alarm_max_age_days: wholeNumber(1, 36_500, 3_650),
     pending_bytes_max: atLeast(64 * kibibyte, 16 * mebibyte),
     // Publishers send again after a second without an answer (esp-mqtt's default).
     ack_delay_max_ms: wholeNumber(0, 800, 250),

@@ -1,11 +1,13 @@
 // Tier 2: gzip blocks of line protocol in LevelDB, numbered without gaps in each class. Promises: a block that
 // was put is on the disk, blocks come back oldest first and as they were stored, and what LevelDB lost is
-// noticed by its number and counted. Opening reads the first and the last block of a class and no more: every
-// block carries what came before it.
+// noticed by its number and counted. Opening reads the first and the last block of a row and no more: every
+// block carries what came before it. A row is the blocks of a class; telemetry has two more, of what was thinned.
 
-import { type PointClass, pointClasses } from '../model/point.ts';
+import assert from 'node:assert/strict';
+import { pointClasses } from '../model/point.ts';
 import type { LevelRoom } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
+import type { ClassIndex } from './class-index.ts';
 
 const headerBytes = 64;
 const version = 1;
@@ -14,6 +16,20 @@ const numberDigits = 16;
 const compactBytes = 32 * 1024 * 1024;
 /** The same once nothing is left, when there is nothing to rewrite. */
 const compactDrainedBytes = 1024 * 1024;
+
+export const rowNames = [...pointClasses, 'telemetry-1m', 'telemetry-1h'] as const;
+export type RowName = (typeof rowNames)[number];
+export type RowIndex = 0 | 1 | 2 | 3 | 4;
+/** Telemetry as it came, thinned to minutes, and to hours. */
+export const rawRow = 2;
+export const minuteRow = 3;
+export const hourRow = 4;
+/** By class its rows, the oldest points first. */
+export const rowsOf: Readonly<Record<ClassIndex, readonly RowIndex[]>> = {
+  0: [0],
+  1: [1],
+  2: [hourRow, minuteRow, rawRow],
+};
 
 export interface BlockHeader {
   readonly points: number;
@@ -28,15 +44,22 @@ export interface BlockHeader {
   readonly newestMs: number;
 }
 
-export interface Block extends BlockHeader {
-  readonly class: 0 | 1 | 2;
+/** What must be known of a block to end it. */
+export interface BlockRef {
+  readonly row: RowIndex;
   readonly number: number;
-  /** Points and stored bytes of all blocks of the class before this one, since there were any. */
+  readonly points: number;
+  readonly isUndated: boolean;
+  readonly storedBytes: number;
+  readonly newestMs: number;
+}
+
+export interface Block extends BlockHeader, BlockRef {
+  /** Points and stored bytes of all blocks of the row before this one, since there were any. */
   readonly pointsBefore: number;
   readonly bytesBefore: number;
   /** Points of those among them that are undated. */
   readonly undatedBefore: number;
-  readonly storedBytes: number;
   /** Gzip. */
   readonly body: Buffer;
 }
@@ -82,10 +105,10 @@ function encode(header: BlockHeader, before: Sums, body: Buffer): Buffer {
   return value;
 }
 
-function decode(classIndex: 0 | 1 | 2, number: number, value: Buffer): Block | undefined {
+function decode(row: RowIndex, number: number, value: Buffer): Block | undefined {
   if (value.length < headerBytes || value.readUInt32LE(0) !== version) return undefined;
   return {
-    class: classIndex,
+    row,
     number,
     points: value.readUInt32LE(4),
     linesBytes: value.readUInt32LE(8),
@@ -106,10 +129,9 @@ function insert(numbers: number[], number: number): void {
   numbers.sort((a, b) => a - b);
 }
 
-/** The blocks of one class. */
 class Row {
-  readonly class: 0 | 1 | 2;
-  readonly name: PointClass;
+  readonly index: RowIndex;
+  readonly name: RowName;
   /** Lowest number not finished; everything below is deleted. */
   first = 0;
   /** Number of the next block put. */
@@ -136,9 +158,9 @@ class Row {
   deletedFrom = 0;
   deletedBytes = 0;
 
-  constructor(classIndex: 0 | 1 | 2) {
-    this.class = classIndex;
-    this.name = pointClasses[classIndex];
+  constructor(index: RowIndex) {
+    this.index = index;
+    this.name = rowNames[index];
   }
 
   /** The number of the oldest block nobody holds, which from now on somebody does. */
@@ -157,10 +179,20 @@ class Row {
   }
 }
 
+function sumsOf(blocks: readonly BlockRef[]): Sums {
+  const sums = { points: 0, bytes: 0, undated: 0 };
+  for (const { points, storedBytes, isUndated } of blocks) {
+    sums.points += points;
+    sums.bytes += storedBytes;
+    if (isUndated) sums.undated += points;
+  }
+  return sums;
+}
+
 export class Blocks {
   readonly #room: LevelRoom;
   readonly #log: Log;
-  readonly #rows: readonly [Row, Row, Row] = [new Row(0), new Row(1), new Row(2)];
+  readonly #rows = [new Row(0), new Row(1), new Row(2), new Row(3), new Row(4)] as const;
   #lost = 0;
   #lostPoints = 0;
   #compacting: Promise<void> | undefined;
@@ -201,13 +233,13 @@ export class Blocks {
     range: { gte: string; lt: string; limit: number; reverse?: boolean },
   ): Promise<Block | undefined> {
     for await (const [key, value] of this.#room.entries(range)) {
-      return decode(row.class, Number(key.slice(row.name.length + 1)), value);
+      return decode(row.index, Number(key.slice(row.name.length + 1)), value);
     }
     return undefined;
   }
 
-  stats(classIndex: 0 | 1 | 2): BlockStats {
-    const row = this.#rows[classIndex];
+  stats(index: RowIndex): BlockStats {
+    const row = this.#rows[index];
     return {
       blocks: row.end - row.first - row.finished.size,
       points: row.pointsPut - row.pointsFinished,
@@ -235,8 +267,8 @@ export class Blocks {
   }
 
   /** The newest frame whose lines of the class are in a block. */
-  toSequence(classIndex: 0 | 1 | 2): number {
-    return this.#rows[classIndex].toSequence;
+  toSequence(classIndex: ClassIndex): number {
+    return Math.max(...rowsOf[classIndex].map((index) => this.#rows[index].toSequence));
   }
 
   /** The newest frame in any block, and the journal's clock then. */
@@ -248,14 +280,14 @@ export class Blocks {
   }
 
   /** On the journal's clock, or later: known exactly for the first block read. Undefined when there is none. */
-  oldestMs(classIndex: 0 | 1 | 2): number | undefined {
-    const row = this.#rows[classIndex];
+  oldestMs(index: RowIndex): number | undefined {
+    const row = this.#rows[index];
     return row.first === row.end ? undefined : row.oldestMs;
   }
 
   /** Whether `take` may find one. */
-  isWaiting(classIndex: 0 | 1 | 2): boolean {
-    const row = this.#rows[classIndex];
+  isWaiting(index: RowIndex): boolean {
+    const row = this.#rows[index];
     return row.returned.length > 0 || row.undated.length > 0 || row.next < row.end;
   }
 
@@ -263,11 +295,39 @@ export class Blocks {
    * Durable when it resolves.
    * @throws GatewayError `STORE_FAILED`.
    */
-  async put(classIndex: 0 | 1 | 2, header: BlockHeader, body: Buffer): Promise<void> {
-    const row = this.#rows[classIndex];
+  async put(index: RowIndex, header: BlockHeader, body: Buffer): Promise<void> {
+    await this.#put(this.#rows[index], header, body, []);
+  }
+
+  /**
+   * Puts a block in place of others, which `takeRun` answered: after a power cut there is either the one or the others.
+   * @throws GatewayError `STORE_FAILED`; the others are still held.
+   */
+  async replace(
+    sources: readonly BlockRef[],
+    index: RowIndex,
+    header: BlockHeader,
+    body: Buffer,
+  ): Promise<void> {
+    const last = sources[sources.length - 1];
+    assert(last !== undefined, 'BUG: a block in place of none');
+    const from = this.#rows[last.row];
+    // Among them may be some that had been finished, and waited for those before them.
+    const keys: string[] = [];
+    for (let number = from.first; number <= last.number; number += 1) keys.push(from.key(number));
+    await this.#put(this.#rows[index], header, body, keys);
+    for (let number = from.first; number <= last.number; number += 1) from.finished.delete(number);
+    from.first = last.number + 1;
+    from.oldestMs = Math.max(from.oldestMs, last.newestMs);
+    this.#account(from, sumsOf(sources));
+    this.#tidy(from);
+  }
+
+  async #put(row: Row, header: BlockHeader, body: Buffer, deletes: readonly string[]): Promise<void> {
     const before = { points: row.pointsPut, bytes: row.bytesPut, undated: row.undatedPut };
     const value = encode(header, before, body);
-    await this.#room.write([{ key: row.key(row.end), value }]);
+    const writes = deletes.map((key) => ({ key, value: undefined }));
+    await this.#room.write([{ key: row.key(row.end), value }, ...writes]);
     if (row.first === row.end) row.oldestMs = header.oldestMs;
     row.end += 1;
     row.pointsPut += header.points;
@@ -277,12 +337,24 @@ export class Blocks {
     row.newestMs = header.newestMs;
   }
 
+  /** The oldest block of the row if nobody holds it, or the one next to `behind`: those that can be replaced. */
+  async takeRun(index: RowIndex, behind: number | undefined): Promise<Block | undefined> {
+    const block = await this.take(index);
+    if (block === undefined) return undefined;
+    const { first, finished } = this.#rows[index];
+    let next = behind === undefined ? first : behind + 1;
+    while (finished.has(next)) next += 1;
+    if (block.number === next) return block;
+    this.release(block);
+    return undefined;
+  }
+
   /**
    * The oldest block nobody holds. Lost ones are passed over and counted; undated ones, unless wanted, are put by until
    * they are.
    */
-  async take(classIndex: 0 | 1 | 2, mayBeUndated = true): Promise<Block | undefined> {
-    const row = this.#rows[classIndex];
+  async take(index: RowIndex, mayBeUndated = true): Promise<Block | undefined> {
+    const row = this.#rows[index];
     for (;;) {
       const number = row.pick(mayBeUndated);
       if (number === undefined) return undefined;
@@ -293,58 +365,64 @@ export class Blocks {
         insert(row.returned, number);
         throw error;
       }
-      const block = value === undefined ? undefined : decode(classIndex, number, value);
+      const block = value === undefined ? undefined : decode(index, number, value);
       if (block?.isUndated && !mayBeUndated) {
         insert(row.undated, number);
         continue;
       }
       if (block !== undefined) return block;
       this.#lost += 1;
-      this.#log.error({ event: 'journal-block-lost', class: row.name, number }, 'LevelDB lost a block');
+      this.#log.error({ event: 'journal-block-lost', row: row.name, number }, 'LevelDB lost a block');
       await this.#finish(row, number, { points: 0, bytes: 0, undated: 0 });
     }
   }
 
-  release(block: Block): void {
-    insert(this.#rows[block.class].returned, block.number);
+  release(block: BlockRef): void {
+    insert(this.#rows[block.row].returned, block.number);
   }
 
   /**
    * Delivered or dropped. Not synced: after a power cut the block may be back and is sent again, which InfluxDB
    * takes as the same points.
    */
-  async finish(block: Block): Promise<void> {
-    const row = this.#rows[block.class];
-    const { points, storedBytes, isUndated } = block;
-    await this.#finish(row, block.number, { points, bytes: storedBytes, undated: isUndated ? points : 0 });
+  async finish(block: BlockRef): Promise<void> {
+    const row = this.#rows[block.row];
+    await this.#finish(row, block.number, sumsOf([block]));
     if (block.number < row.first) row.oldestMs = Math.max(row.oldestMs, block.newestMs);
   }
 
   async #finish(row: Row, number: number, gone: Sums): Promise<void> {
     row.finished.add(number);
-    row.pointsFinished += gone.points;
-    row.bytesFinished += gone.bytes;
-    row.undatedFinished += gone.undated;
     // Deleted in order only, so that a missing number always means that LevelDB lost it.
     const keys: string[] = [];
     while (row.finished.delete(row.first)) {
       keys.push(row.key(row.first));
       row.first += 1;
     }
-    row.deletedBytes += gone.bytes;
-    if (row.first === row.end) {
-      // Whatever was lost on the way is accounted for here.
-      this.#lostPoints += row.pointsPut - row.pointsFinished;
-      row.pointsFinished = row.pointsPut;
-      row.bytesFinished = row.bytesPut;
-      row.undatedFinished = row.undatedPut;
-    }
+    this.#account(row, gone);
     try {
       if (keys.length > 0) await this.#room.forget(keys);
     } catch (error) {
       // They are sent again after the next start, which is harmless.
-      this.#log.warn({ event: 'journal-blocks-kept', class: row.name, error: String(error) }, 'not deleted');
+      this.#log.warn({ event: 'journal-blocks-kept', row: row.name, error: String(error) }, 'not deleted');
     }
+    this.#tidy(row);
+  }
+
+  #account(row: Row, gone: Sums): void {
+    row.pointsFinished += gone.points;
+    row.bytesFinished += gone.bytes;
+    row.undatedFinished += gone.undated;
+    row.deletedBytes += gone.bytes;
+    if (row.first < row.end) return;
+    // Whatever was lost on the way is accounted for here.
+    this.#lostPoints += row.pointsPut - row.pointsFinished;
+    row.pointsFinished = row.pointsPut;
+    row.bytesFinished = row.bytesPut;
+    row.undatedFinished = row.undatedPut;
+  }
+
+  #tidy(row: Row): void {
     const worthwhileBytes = row.first === row.end ? compactDrainedBytes : compactBytes;
     if (row.deletedBytes >= worthwhileBytes) this.#compact(row);
   }

@@ -11,7 +11,15 @@ import { errorCode } from '../platform/errors.ts';
 import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
-import { type Block, type BlockStats, Blocks } from './blocks.ts';
+import {
+  type Block,
+  type BlockStats,
+  Blocks,
+  type RowIndex,
+  type RowName,
+  rowNames,
+  rowsOf,
+} from './blocks.ts';
 import { type ByClass, byClass, type ClassIndex } from './class-index.ts';
 import { Committer, type CommitterStats } from './committer.ts';
 import type {
@@ -31,7 +39,7 @@ import { DeadLetterBox, type DeadLetterStats, type StoredLetter } from './dead-l
 import { type FrameHeader, headerBytes, type PerClass } from './frame.ts';
 import { StateMap } from './hot-state.ts';
 import { Lane } from './lane.ts';
-import { type Drops, Retention } from './retention.ts';
+import { type Drops, Retention, type RetentionReport, type RetentionStats } from './retention.ts';
 import { appendBytesMaxOf, type Quarantined, Ring } from './ring.ts';
 import { rememberFrame, type Section, type Segment } from './segment.ts';
 import { Spill } from './spill.ts';
@@ -47,10 +55,12 @@ export interface JournalOptions {
   readonly pendingBytesMax: number;
   /** Points a block holds at most, unless one frame alone has more. */
   readonly blockPoints: number;
-  /** Cap over all blocks as stored; beyond it the oldest telemetry goes, then events, then alarms. */
+  /** Cap over all blocks as stored; towards it the oldest telemetry is thinned, then goes, then events, then alarms. */
   readonly maxBytes: number;
   /** Blocks older than this go. Counts only the time the journal has been running. */
-  readonly maxAgeMs: number;
+  readonly maxAgeMs: ByClass<number>;
+  /** How often ages are looked at when nothing is moved to blocks; what the caps cost is told no more often. */
+  readonly retentionMs: number;
   /** The longest a lazy write waits for a commit. */
   readonly lazyMs: number;
   /** The longest an acknowledgement may be held back by `linger`. */
@@ -62,6 +72,8 @@ export interface JournalOptions {
   readonly deadLetterBytesMax: number;
 }
 
+const dayMs = 24 * 3600 * 1000;
+
 export const journalDefaults: JournalOptions = {
   segmentBytes: 4 * 1024 * 1024,
   ringSegments: 16,
@@ -69,7 +81,8 @@ export const journalDefaults: JournalOptions = {
   pendingBytesMax: 8 * 1024 * 1024,
   blockPoints: 5000,
   maxBytes: 2 * 1024 * 1024 * 1024,
-  maxAgeMs: 365 * 24 * 3600 * 1000,
+  maxAgeMs: { alarm: 3650 * dayMs, event: 3650 * dayMs, telemetry: 365 * dayMs },
+  retentionMs: 60_000,
   lazyMs: 1000,
   ackDelayMaxMs: 250,
   retryMs: 1000,
@@ -104,7 +117,7 @@ export interface JournalStats extends CommitterStats {
     /** Points not yet gone. */
     readonly points: ByClass<number>;
   };
-  readonly blocks: ByClass<BlockStats>;
+  readonly blocks: Readonly<Record<RowName, BlockStats>>;
   readonly blockStore: LevelStoreStats;
   readonly pending: Readonly<Record<LaneName, number>>;
   /** Points that wait for the date to be known; not in `pending`. */
@@ -113,6 +126,7 @@ export interface JournalStats extends CommitterStats {
   readonly oldestAgeMs: ByClass<number | undefined>;
   /** Points given up. */
   readonly dropped: Drops;
+  readonly retention: RetentionStats;
   /** Points moved from the ring to blocks. */
   readonly spilledPoints: number;
   readonly spilledBlocks: number;
@@ -163,6 +177,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   #markSequence = 0;
   #lastSequence: number;
   #listener: (() => void) | undefined;
+  #reportListener: ((report: RetentionReport) => void) | undefined;
   #checkpointing: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #acceptedPoints = 0;
@@ -191,9 +206,14 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     this.#lastSequence = parts.lastSequence;
     this.#retention = new Retention({
       blocks: parts.blocks,
+      log: parts.log,
       maxBytes: options.maxBytes,
       maxAgeMs: options.maxAgeMs,
+      intervalMs: options.retentionMs,
+      blockPoints: options.blockPoints,
+      gzipLevel: options.gzipLevel,
       journalMs: parts.journalMs,
+      onReport: (report) => this.#reportListener?.(report),
     });
     this.#spill = new Spill({
       ring,
@@ -423,7 +443,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   pending(): Readonly<Record<LaneName, number>> {
     const [alarms, events, telemetry] = this.#ringPoints;
-    const blocks = (index: ClassIndex) => this.#blocks.stats(index).points;
+    const blocks = (index: ClassIndex) => this.#inBlocks(index, 'points');
     const undated = (index: ClassIndex) => this.#undatedOf(index);
     const undatedFresh = this.#dating === undefined ? this.#undatedFreshPoints : 0;
     return {
@@ -443,7 +463,16 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   /** Points that wait for a date. */
   #undatedOf(index: ClassIndex): number {
     if (this.#dating !== undefined) return 0;
-    return this.#undatedPoints[index] + this.#blocks.stats(index).undatedPoints;
+    return this.#undatedPoints[index] + this.#inBlocks(index, 'undatedPoints');
+  }
+
+  #inBlocks(index: ClassIndex, figure: 'points' | 'undatedPoints'): number {
+    return rowsOf[index].reduce<number>((sum, row) => sum + this.#blocks.stats(row)[figure], 0);
+  }
+
+  /** Called at most once a minute and kind with what the caps have cost. One listener. */
+  onRetention(listener: (report: RetentionReport) => void): void {
+    this.#reportListener = listener;
   }
 
   stats(): JournalStats {
@@ -456,12 +485,15 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         missing: this.#ring.missingSegments,
         points: byClass((index) => this.#ringPoints[index]),
       },
-      blocks: byClass((index) => this.#blocks.stats(index)),
+      blocks: Object.fromEntries(
+        rowNames.map((name, row) => [name, this.#blocks.stats(row as RowIndex)]),
+      ) as Record<RowName, BlockStats>,
       blockStore: this.#blockStore.stats(),
       pending: this.pending(),
       undated: byClass((index) => this.#undatedOf(index)),
       oldestAgeMs: byClass((index) => this.#oldestAgeMs(index)),
       dropped: this.#retention.drops(),
+      retention: this.#retention.stats(),
       spilledPoints: this.#spill.points,
       spilledBlocks: this.#spill.blocks,
       isSpillFailing: this.#spill.isFailing,
@@ -489,9 +521,11 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   async #close(): Promise<void> {
     this.#spill.stop();
+    this.#retention.stop();
     this.#ring.stopFilling();
     await this.#committer.close();
     await this.#spill.settle();
+    await this.#retention.settle();
     // Reads under way end before their files do.
     await this.#ring.unpinned();
     await this.#checkpointing;
@@ -609,7 +643,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         return run.map((section, index) => {
           const lines = frames[index]?.subarray(section.offset, section.offset + section.bytes);
           if (lines === undefined && section.state !== 'gone') {
-            this.#retention.count(section.class, 'damage', section.points);
+            this.#retention.countDamage(section.class, section.points);
             this.#forget(section);
           }
           return [section, lines] as const;
@@ -620,7 +654,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   }
 
   async #takeBlocks(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
-    for (const index of lane === 'urgent' ? ([0, 1] as const) : ([2] as const)) {
+    for (const index of lane === 'urgent' ? [...rowsOf[0], ...rowsOf[1]] : rowsOf[2]) {
       if (!this.#blocks.isWaiting(index)) continue;
       const dating = this.#dating;
       const blocks: Block[] = [];
@@ -683,10 +717,9 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   }
 
   #oldestAgeMs(index: ClassIndex): number | undefined {
-    const inBlocks = this.#blocks.oldestMs(index);
     const lanes = index === 2 ? [this.#lanes.backlog, this.#lanes.fresh] : [this.#lanes.urgent];
     const times = lanes.flatMap((lane) => lane.oldest(index)?.frame.atMs ?? []);
-    if (inBlocks !== undefined) times.push(inBlocks);
+    times.push(...rowsOf[index].flatMap((row) => this.#blocks.oldestMs(row) ?? []));
     return times.length === 0 ? undefined : Math.max(0, this.#journalMs() - Math.min(...times));
   }
 }

@@ -173,6 +173,34 @@ export function parseLine(line: string): ParsedLine {
   return { measurement, tags, fields, time: rest === '' ? undefined : BigInt(rest) };
 }
 
+/** A line of ours as far as thinning looks into it. */
+export interface StoredSample {
+  /** Measurement and tags as they stand in the line. */
+  readonly series: string;
+  readonly fields: Map<string, FieldValue>;
+  readonly time: PointTime;
+}
+
+const undatedTime = / b(\d{1,15})\+(\d{1,19})$/;
+
+/**
+ * Parses fields and time of a line this gateway has written; much cheaper than all of it.
+ * @throws LineProtocolError as `parseLine`, and for a line without a time.
+ */
+export function parseStored(line: string): StoredSample {
+  let end = 0;
+  while (end < line.length && line[end] !== ' ') end += line[end] === '\\' ? 2 : 1;
+  const series = line.slice(0, end);
+  // Looked for where a date begins with a letter; nothing else ends so.
+  const undated = line.includes(' b', end) ? undatedTime.exec(line) : null;
+  const { fields, time } = parseLine(`m${line.slice(end, undated?.index)}`);
+  if (undated !== null && time === undefined) {
+    return { series, fields, time: { timeNs: BigInt(undated[2] ?? 0), boot: Number(undated[1]) } };
+  }
+  if (time === undefined) throw new LineProtocolError('expected a timestamp at the end');
+  return { series, fields, time: { timeNs: time } };
+}
+
 /**
  * The lines of a body, without their line breaks; empty ones are left out. A line break inside a quoted string
  * value belongs to its line; a quote that is never closed does not swallow the lines after it.

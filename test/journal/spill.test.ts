@@ -91,7 +91,11 @@ test('beyond the byte cap the oldest telemetry goes, counted, and alarms stay', 
   let id = 0;
   for (let round = 0; round < 60; round += 1) {
     // Incompressible enough for the cap to matter.
-    const lines = range(0, 25).map(() => `m v=${id++},pad="${Math.random()}${'y'.repeat(900)}" 1\n`);
+    const lines = range(0, 25).map(() => {
+      id += 1;
+      // An hour apart: nothing to be gained by thinning.
+      return `m v=${id - 1},pad="${Math.random()}${'y'.repeat(900)}" ${id * 3_600}000000000\n`;
+    });
     await journal.append({ class: 'telemetry', lines: lines.join(''), points: 25 });
   }
   await spilled(journal);
@@ -108,7 +112,10 @@ test('beyond the byte cap the oldest telemetry goes, counted, and alarms stay', 
 
 test('blocks beyond the age cap go, by running time and not by the wall clock', async () => {
   let nowMs = 0;
-  const settings = { options: { maxAgeMs: 1000, blockPoints: 10 }, monotonicMs: () => nowMs };
+  const settings = {
+    options: { maxAgeMs: { alarm: 1000, event: 1000, telemetry: 1000 }, blockPoints: 10 },
+    monotonicMs: () => nowMs,
+  };
   const { journal, close } = await openJournal(tempFolder(), settings);
   for (const from of range(0, 15))
     await append(journal, range(from * 25, from * 25 + 25), 'telemetry', kilobyte);
