@@ -19,13 +19,15 @@ import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts'
 import type { Health } from './api/health.ts';
 import { dataPaths } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
+import { influxTarget, journalOptions } from './config/stage-options.ts';
 import { Forwarder } from './forwarder/forwarder.ts';
+import { LearntTypes } from './forwarder/server-types.ts';
 import { Ingest } from './ingest/ingest.ts';
+import { operations as fieldTypeOperations } from './ingest/operations.ts';
 import { syncBucketsMs } from './journal/committer.ts';
 import { Journal } from './journal/journal.ts';
-import type { RetentionReport } from './journal/retention.ts';
+import { letterOperations } from './journal/letter-operations.ts';
 import { WearMeter } from './journal/wear.ts';
-import { gatewayEventPoint } from './model/gateway-event.ts';
 import { encodePoint } from './model/line-protocol.ts';
 import type { Message, Sink } from './model/message.ts';
 import type { FieldValue, Point } from './model/point.ts';
@@ -49,7 +51,6 @@ import { MqttSource } from './sources/mqtt/mqtt-source.ts';
 const gatewayDeviceId = 'gateway';
 
 const tickMs = 1000;
-const dayMs = 86_400_000;
 
 // Longer than a stalled card recovers, shorter than systemd's patience (90 s).
 const stageDeadlineMs = 10_000;
@@ -144,27 +145,9 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     disk: parts.disk ?? systemDisk(),
     clock,
     log: stageLog('journal'),
-    options: {
-      ringSegments: config.journal.ringSegments,
-      maxBytes: config.journal.maxBytes,
-      maxAgeMs: {
-        alarm: config.journal.alarmMaxAgeDays * dayMs,
-        event: config.journal.eventMaxAgeDays * dayMs,
-        telemetry: config.journal.maxAgeDays * dayMs,
-      },
-      pendingBytesMax: config.journal.pendingBytesMax,
-      ackDelayMaxMs: config.journal.ackDelayMaxMs,
-      blockPoints: Math.min(config.influx.batchPoints, 5000),
-      deadLettersMax: config.deadLetters.max,
-      deadLetterBytesMax: config.deadLetters.maxBytes,
-    },
+    options: journalOptions(config),
   });
   onClose('journal', () => journal.close());
-  journal.onRetention((report) => {
-    const line = encodePoint(retentionPoint(report, config.gatewayId, clock.wallMs()));
-    // If even this finds no room, the counters still say it.
-    journal.append({ class: 'event', lines: `${line}\n`, points: 1 }).catch(() => undefined);
-  });
   const wear = await WearMeter.start({
     journal,
     dataDirectory: config.dataDir,
@@ -205,10 +188,13 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   }, tickMs);
   onClose('rules', async () => clearInterval(ticking));
 
+  const target = influxTarget(config);
+  const serverTypes = await LearntTypes.open(journal, target);
   const ingest = await Ingest.open({
     appender: journal,
     deadLetters: journal,
     hotState: journal,
+    serverTypes,
     describe: (deviceId) => registry.get(deviceId),
     gatewayId: config.gatewayId,
     observe: (points, message) => board.apply(rules.observe(points, now()), message.receivedMonotonicMs),
@@ -225,10 +211,8 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const { influx } = config;
   const forwarder = Forwarder.start({
     spool: journal,
-    target:
-      influx.url === undefined
-        ? undefined
-        : { url: influx.url, token: influx.token, org: influx.org, bucket: influx.bucket },
+    target,
+    types: serverTypes,
     clock,
     random,
     log: stageLog('forwarder'),
@@ -326,6 +310,8 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const operations: Operations = new Map([
     ...deviceOperations(registry),
     ...alarmOperations(board),
+    ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),
+    ...fieldTypeOperations(ingest),
     ['gateway.status', status],
   ]);
   const control = await ControlSocket.open({
@@ -411,25 +397,6 @@ function alarmPoint(change: AlarmChange, gatewayId: string): Point {
     fields,
     timeNs: BigInt(Math.round(change.atMs * 1e6)),
   };
-}
-
-/** What the journal's caps have cost. */
-function retentionPoint(report: RetentionReport, gatewayId: string, wallMs: number): Point {
-  const fields = new Map<string, FieldValue>([
-    ['class', report.class],
-    ['detail', report.detail],
-    ['points', report.points],
-    ['kept', report.kept],
-    ['bytes', report.bytes],
-  ]);
-  for (const [name, ms] of [
-    ['from', report.fromMs],
-    ['to', report.toMs],
-  ] as const) {
-    if (ms !== undefined) fields.set(name, new Date(ms).toISOString());
-  }
-  const timeNs = BigInt(Math.round(wallMs * 1e6));
-  return gatewayEventPoint({ gatewayId, kind: report.kind, fields, time: { timeNs } });
 }
 
 /** A button on a node: `{root}/devices/{id}/alarms/acknowledge`. */

@@ -3,6 +3,8 @@
 // does. Wording changes between versions, so whatever is read from a text is a hint, to be confirmed by asking
 // the server again (isolation.ts); only status codes decide.
 
+import { isServerType, type ServerType } from '../model/server-type.ts';
+
 /** Which points were refused, as far as the server told. */
 export interface Refusal {
   /** The server's own words, shortened. */
@@ -14,7 +16,18 @@ export interface Refusal {
   /** InfluxDB 1.x and 2.x: lines quoted in full as unparsable. */
   readonly quoted: readonly string[];
   /** A field whose type differs from the stored one; `type` is what was sent. */
-  readonly conflict?: { readonly measurement: string; readonly field: string; readonly type: string };
+  readonly conflict?: {
+    readonly measurement: string;
+    readonly field: string;
+    readonly type: string;
+    readonly existing?: ServerType;
+  };
+  /** InfluxDB 3: the same, by number of the line, whose measurement it is. */
+  readonly columns?: readonly {
+    readonly line: number;
+    readonly field: string;
+    readonly existing: ServerType;
+  }[];
   /** How many points of the request were not stored. */
   readonly dropped?: number;
 }
@@ -122,9 +135,11 @@ function readRefusal(message: Message, status: number): Refusal {
   const quoted = [...message.full.matchAll(/unable to parse '([\s\S]*?)': [^\n]*(?:\n|$)/g)].map(
     (match) => match[1],
   );
-  const conflict = /input field "((?:[^"\\]|\\.)*)" on measurement "((?:[^"\\]|\\.)*)" is type (\w+)/.exec(
-    message.full,
-  );
+  const conflict =
+    /input field "((?:[^"\\]|\\.)*)" on measurement "((?:[^"\\]|\\.)*)" is type (\w+)(?:, already exists as type (\w+))?/.exec(
+      message.full,
+    );
+  const columns = readColumns(message.numbered);
   const dropped = /dropped=(\d{1,9})/.exec(message.full);
   const aboutPoints =
     status === 422 || message.numbered.size > 0 || quoted.length > 0 || speaksOfPoints.test(message.full);
@@ -134,15 +149,34 @@ function readRefusal(message: Message, status: number): Refusal {
     numbered: message.numbered,
     quoted: quoted.filter((line) => line !== undefined),
     ...(conflict === null ? {} : { conflict: readConflict(conflict) }),
+    ...(columns.length === 0 ? {} : { columns }),
     ...(dropped === null ? {} : { dropped: Number(dropped[1]) }),
   };
 }
 
 function readConflict(match: RegExpExecArray): NonNullable<Refusal['conflict']> {
-  const [, field = '', measurement = '', type = ''] = match;
+  const [, field = '', measurement = '', type = '', existing] = match;
   // Go's %q: quotes and backslashes are escaped.
   const unquote = (text: string): string => text.replace(/\\(.)/g, '$1');
-  return { measurement: unquote(measurement), field: unquote(field), type };
+  return {
+    measurement: unquote(measurement),
+    field: unquote(field),
+    type,
+    ...(isServerType(existing) && { existing }),
+  };
+}
+
+// 3.0: "invalid field value in line protocol for field 'f' on line 1: expected type
+// iox::column_type::field::integer, but got …"; later "invalid column type for column 'f', expected
+// iox::column_type::field::integer, got …".
+const columnWords = /(?:for field|for column) '(.+?)'.*?expected (?:type )?iox::column_type::field::(\w+)/;
+
+function readColumns(numbered: ReadonlyMap<number, string>): NonNullable<Refusal['columns']> {
+  return [...numbered].flatMap(([line, words]) => {
+    const [, field, named] = columnWords.exec(words) ?? [];
+    const existing = named === 'uinteger' ? 'unsigned' : named;
+    return field !== undefined && isServerType(existing) ? [{ line, field, existing }] : [];
+  });
 }
 
 function parseObject(text: string): Readonly<Record<string, unknown>> | undefined {

@@ -8,19 +8,16 @@
 // not promise order between lanes, nor that a point is sent once: sending again is harmless (same point, same time).
 
 import { AssertionError } from 'node:assert';
-import { promisify } from 'node:util';
-import { gunzip as gunzipCallback } from 'node:zlib';
 import type { Batch, DeadLetter, Lane, Spool } from '../journal/contract.ts';
-import { parseLine, splitLines } from '../model/line-protocol.ts';
 import { backoffMs } from '../platform/backoff.ts';
 import type { Clock } from '../platform/clock.ts';
 import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { WriteOutcome } from './answer.ts';
+import { type Form, formOf, learnFrom, letterOf, otherForm, readLines } from './conversion.ts';
 import { type InfluxTarget, InfluxWriter } from './influx-write.ts';
-import { isolate, type RefusedLine, type SetRefusal } from './isolation.ts';
-
-const gunzip = promisify(gunzipCallback);
+import { type Isolation, isolate, type RefusedLine, type SetRefusal } from './isolation.ts';
+import type { LearntTypes } from './server-types.ts';
 
 export interface ForwarderOptions {
   /** Most points in a request (`influx.batch_points`). */
@@ -78,6 +75,8 @@ export interface ForwarderParts {
   readonly spool: Spool;
   /** Undefined: nothing is configured, points stay in the journal. */
   readonly target: InfluxTarget | undefined;
+  /** Those of the target; undefined: lines go as they are and nothing is learnt. */
+  readonly types?: LearntTypes;
   readonly clock: Clock;
   /** Uniform in [0, 1), for jitter. */
   readonly random: () => number;
@@ -113,6 +112,10 @@ export interface ForwarderStats {
   /** Requests that only served to find refused points. */
   readonly isolationRequests: number;
   readonly failures: number;
+  /** Points written in another form than the journal holds, because InfluxDB keeps their field so. */
+  readonly convertedPoints: number;
+  /** Fields whose type InfluxDB told. */
+  readonly serverTypes: number;
 }
 
 interface Down {
@@ -138,6 +141,7 @@ type Failure = Exclude<WriteOutcome, { kind: 'accepted' | 'rejected' | 'too-larg
 
 export class Forwarder {
   readonly #spool: Spool;
+  readonly #types: LearntTypes | undefined;
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #log: Log;
@@ -181,9 +185,11 @@ export class Forwarder {
   #refusedLoggedAtMs = Number.NEGATIVE_INFINITY;
   #isolationRequests = 0;
   #failures = 0;
+  #convertedPoints = 0;
 
   private constructor(parts: ForwarderParts) {
     this.#spool = parts.spool;
+    this.#types = parts.types;
     this.#clock = parts.clock;
     this.#random = parts.random;
     this.#log = parts.log;
@@ -258,6 +264,8 @@ export class Forwarder {
       sentBytes: this.#sentBytesBefore + (this.#writer?.sentBytes ?? 0),
       isolationRequests: this.#isolationRequests,
       failures: this.#failures,
+      convertedPoints: this.#convertedPoints,
+      serverTypes: this.#types?.size ?? 0,
     };
   }
 
@@ -388,20 +396,22 @@ export class Forwarder {
       this.#putBack(delivery);
       return;
     }
-    const outcome = await this.#send(batch.body, batch.encoding);
+    const form = await formOf(batch, this.#types);
+    const outcome = await this.#send(form.body, form.encoding);
     switch (outcome.kind) {
       case 'accepted':
         await this.#accept(delivery);
+        this.#convertedPoints += form.originals.size;
         this.#uplinkWorks(isProbe);
         return;
       case 'rejected':
         if (!this.#isSuspicious(outcome.refusal)) this.#uplinkWorks(isProbe);
-        await this.#isolateBeside(delivery, outcome.refusal);
+        await this.#isolateBeside(delivery, form, outcome.refusal);
         return;
       case 'too-large':
         this.#uplinkWorks(isProbe);
         this.#shrink();
-        await this.#isolateBeside(delivery, 'too-large');
+        await this.#isolateBeside(delivery, form, 'too-large');
         return;
       default:
         // First the failure: giving the batch back makes it available, and nothing but a probe may take it now.
@@ -450,12 +460,12 @@ export class Forwarder {
   }
 
   /** Resolves when the batch has ended, or when its isolation has become a long one that may go on by itself. */
-  async #isolateBeside(delivery: Delivery, refusal: SetRefusal): Promise<void> {
+  async #isolateBeside(delivery: Delivery, form: Form, refusal: SetRefusal): Promise<void> {
     let detach: () => void = () => {};
     const detached = new Promise<void>((resolve) => {
       detach = resolve;
     });
-    const isolation = this.#isolate(delivery, refusal, detach);
+    const isolation = this.#isolate(delivery, form, refusal, detach);
     this.#deliveries.add(isolation);
     const forget = (): void => {
       this.#deliveries.delete(isolation);
@@ -473,14 +483,15 @@ export class Forwarder {
   }
 
   /** @param detach called when the lane may go on without waiting for this */
-  async #isolate(delivery: Delivery, refusal: SetRefusal, detach: () => void): Promise<void> {
+  async #isolate(delivery: Delivery, form: Form, refusal: SetRefusal, detach: () => void): Promise<void> {
     const { batch, isProbe } = delivery;
-    const lines = await readLines(batch);
+    const lines = await readLines(form);
     if (lines === undefined) {
       const reason = 'the stored block cannot be unpacked';
       await this.#bury(delivery, [{ stage: 'influx', code: 'BLOCK_UNREADABLE', reason, bytes: batch.body }]);
       return;
     }
+    this.#learn(delivery, refusal, lines);
     let asked = 0;
     let isPaced = false;
     const ask = async (some: readonly string[]): Promise<WriteOutcome> => {
@@ -494,13 +505,18 @@ export class Forwarder {
         }
         await this.#wait(this.#options.isolationPaceMs);
       }
-      return this.#askPatiently(some);
+      const outcome = await this.#askPatiently(some);
+      if (outcome.kind === 'rejected') this.#learn(delivery, outcome.refusal, some);
+      return outcome;
     };
     try {
-      const result = await isolate(lines, refusal, ask);
+      const result = await this.#inEveryForm(await isolate(lines, refusal, ask), form, ask);
       if (result.kind === 'resolved' && !this.#isSuspicious(refusal)) {
         this.#uplinkWorks(isProbe);
-        await this.#bury(delivery, result.refused.map(letterOf));
+        await this.#bury(
+          delivery,
+          result.refused.map((refused) => letterOf(refused, batch, this.#types)),
+        );
         return;
       }
       const outcome = result.kind === 'resolved' ? nothingTaken(refusal) : result.outcome;
@@ -513,6 +529,42 @@ export class Forwarder {
     } finally {
       if (isPaced) this.#pacedIsolations -= 1;
     }
+  }
+
+  #learn({ batch }: Delivery, refusal: SetRefusal, lines: readonly string[]): void {
+    if (this.#types !== undefined) learnFrom(refusal, lines, this.#types, batch.lane === 'backlog');
+  }
+
+  /** What was refused gets a second chance as the server keeps it, or as it was before it was converted. */
+  async #inEveryForm(
+    result: Isolation,
+    form: Form,
+    ask: (lines: readonly string[]) => Promise<WriteOutcome>,
+  ): Promise<Isolation> {
+    const types = this.#types;
+    if (types === undefined || result.kind !== 'resolved') return result;
+    const refused: RefusedLine[] = [];
+    const others = new Map<string, string>();
+    for (const { line, reason } of result.refused) {
+      const original = form.originals.get(line) ?? line;
+      const other = otherForm(line, form, types);
+      if (other === undefined) refused.push({ line: original, reason });
+      else others.set(other, original);
+    }
+    if (others.size === 0) return { kind: 'resolved', refused };
+    const lines = [...others.keys()];
+    const outcome = await ask(lines);
+    if (outcome.kind === 'accepted') {
+      this.#convertedPoints += lines.length;
+      return { kind: 'resolved', refused };
+    }
+    if (isFailure(outcome)) return { kind: 'interrupted', outcome };
+    const refusal = outcome.kind === 'rejected' ? outcome.refusal : 'too-large';
+    const second = await isolate(lines, refusal, ask);
+    if (second.kind !== 'resolved') return second;
+    this.#convertedPoints += lines.length - second.refused.length;
+    for (const { line, reason } of second.refused) refused.push({ line: others.get(line) ?? line, reason });
+    return { kind: 'resolved', refused };
   }
 
   async #askPatiently(lines: readonly string[]): Promise<WriteOutcome> {
@@ -657,27 +709,6 @@ function pauseReason(outcome: Exclude<Failure, { kind: 'retry' }>): string {
   if (outcome.kind === 'unauthorised') return `the token is refused (${outcome.message})`;
   if (outcome.kind === 'not-found') return `organisation or bucket not found (${outcome.message})`;
   return `unexpected answer (${outcome.message})`;
-}
-
-async function readLines(batch: Batch): Promise<string[] | undefined> {
-  if (batch.encoding === 'identity') return splitLines(batch.body.toString('utf8'));
-  try {
-    return splitLines((await gunzip(batch.body)).toString('utf8'));
-  } catch {
-    return undefined;
-  }
-}
-
-function letterOf({ line, reason }: RefusedLine): DeadLetter {
-  const letter = { stage: 'influx', code: 'INFLUX_REJECTED', reason, bytes: Buffer.from(line) };
-  try {
-    const { measurement, tags } = parseLine(line);
-    const deviceId = tags.get('device_id');
-    return { ...letter, origin: measurement, ...(deviceId === undefined ? {} : { deviceId }) };
-  } catch {
-    // Not line protocol by our own reading: nothing is known about where it came from.
-    return letter;
-  }
 }
 
 function messageOf(error: unknown): string {

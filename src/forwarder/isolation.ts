@@ -3,7 +3,8 @@
 // every line as refused. Hints only decide the order of the questions. One bad line among n without any hint costs
 // at most log2(n) + 2 requests.
 
-import { parseLine } from '../model/line-protocol.ts';
+import { takeApart } from '../model/line-parts.ts';
+import { typeOfValue } from '../model/server-type.ts';
 import type { Refusal, WriteOutcome } from './answer.ts';
 
 export interface RefusedLine {
@@ -138,14 +139,9 @@ function hintOf(refusal: Refusal): ((line: string, index: number) => boolean) | 
 }
 
 function isOfType(line: string, { measurement, field, type }: NonNullable<Refusal['conflict']>): boolean {
-  try {
-    const parsed = parseLine(line);
-    if (parsed.measurement !== measurement) return false;
-    const value = parsed.fields.get(field);
-    if (value === undefined) return false;
-    if (type === 'string' || type === 'boolean') return typeof value === type;
-    return typeof value === 'number';
-  } catch {
-    return false;
-  }
+  const parts = takeApart(line);
+  if (parts?.measurement !== measurement) return false;
+  // Older versions say float64, int64.
+  const sent = type.replace(/\d+$/, '').replace(/^int$/, 'integer');
+  return parts.fields.some(({ name, value }) => name === field && typeOfValue(value) === sent);
 }

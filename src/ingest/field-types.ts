@@ -85,6 +85,23 @@ export class FieldTypes {
     for (const write of writes) this.#unsaved.push(write);
   }
 
+  list(): { measurement: string; field: string; type: FieldType }[] {
+    return [...this.#types].flatMap(([measurement, fields]) =>
+      [...fields].map(([field, type]) => ({ measurement, field, type })),
+    );
+  }
+
+  /** The next value of the field pins it anew. Undefined when it is not pinned, else what makes it durable. */
+  forget(measurement: string, field: string): StateWrite | undefined {
+    const fields = this.#types.get(measurement);
+    if (!fields?.delete(field)) return undefined;
+    if (fields.size === 0) this.#types.delete(measurement);
+    this.#size -= 1;
+    const key = keyOf(measurement, field);
+    this.#unsaved = this.#unsaved.filter((write) => write.key !== key);
+    return { key, value: undefined };
+  }
+
   #set(measurement: string, field: string, type: FieldType): void {
     let fields = this.#types.get(measurement);
     if (fields === undefined) {

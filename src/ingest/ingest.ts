@@ -5,15 +5,26 @@
 // never waits for the disk. Does not promise that a copy is not seen twice by the rules: a message whose first
 // copy was lost in a crash must still be able to sound the buzzer.
 
-import type { Append, Appender, DeadLetter, DeadLetters, HotState, StateWrite } from '../journal/contract.ts';
-import { encodeLine, encodeSeries } from '../model/line-protocol.ts';
+import type {
+  Append,
+  Appender,
+  DeadLetter,
+  DeadLetters,
+  HotState,
+  StateWrite,
+  StoredLetter,
+} from '../journal/contract.ts';
+import { putTogether, takeApart } from '../model/line-parts.ts';
+import { encodeFieldValue, encodeLine, encodeSeries } from '../model/line-protocol.ts';
 import type { Channel, Message, Sink } from '../model/message.ts';
-import { type FieldValue, fieldTypeOf, type Point, type PointClass } from '../model/point.ts';
+import { type FieldValue, fieldTypeOf, type Point, type PointClass, type PointTime } from '../model/point.ts';
+import { lineWrittenAs, misfitReason, type ServerTypes, writtenAs } from '../model/server-type.ts';
 import type { Clock } from '../platform/clock.ts';
 import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { decode, type Fault, type Sample } from './decode.ts';
 import { FieldTypes } from './field-types.ts';
+import { arrivalOf, isUndated, lineIn, messageIn, valueIn } from './replay.ts';
 import { Seen } from './seen.ts';
 import { Stamp } from './stamp.ts';
 
@@ -31,6 +42,8 @@ export interface IngestOptions {
   readonly describe: (deviceId: string) => DeviceDescription | undefined;
   /** Value of the `gateway` tag. */
   readonly gatewayId: string;
+  /** How InfluxDB keeps fields, as far as known; where it is, it decides what a value must be. */
+  readonly serverTypes?: ServerTypes;
   /** Called synchronously, before any await. Must not throw. */
   readonly observe: (points: readonly Point[], message: Message) => void;
   readonly clock: Clock;
@@ -73,6 +86,15 @@ interface Series {
   readonly encoded: string;
   readonly tags: ReadonlyMap<string, string>;
 }
+
+/** What became of a dead letter. */
+export type Replayed =
+  | { readonly kind: 'replayed' }
+  /** It is a letter again, under another id. */
+  | { readonly kind: 'refused'; readonly code: string; readonly reason: string }
+  /** There is no such letter any more. */
+  | { readonly kind: 'gone' }
+  | { readonly kind: 'impossible'; readonly reason: string };
 
 /** Everything `take` gathers before it has to wait. */
 interface Work {
@@ -159,12 +181,107 @@ export class Ingest {
     for (const [index, point] of points.entries()) {
       const sample = samples[index];
       if (sample === undefined) continue;
-      if (sample.fault !== undefined) this.#refuse(work, message, sample, sample.fault);
+      if (sample.fault !== undefined) this.#refuse(work, message, sample, sample.fault, point);
       else this.#encode(work, message, point);
     }
     const stored = this.#store(message, work, identity);
     if (identity !== undefined) this.#seen.awaitWith(deviceId, identity.stream, identity.seq, stored);
     return stored;
+  }
+
+  /**
+   * Tries a dead letter again, as the message it was, at the time it came. The rules do not look: it is no news. Nor
+   * can it be a copy: what was refused was never counted as seen. When it resolves, what became of the letter is
+   * durable.
+   * @throws GatewayError of the journal: the letter is still there
+   */
+  async replay(letter: StoredLetter): Promise<Replayed> {
+    if (letter.isCut) return { kind: 'impossible', reason: 'only its beginning was kept' };
+    const line = lineIn(letter);
+    const message = messageIn(letter);
+    const work: Work = { lines: '', points: 0, letters: [] };
+    if (line !== undefined) this.#encodeLine(work, letter, line);
+    else if (message !== undefined) this.#encodeAgain(work, letter, message);
+    else return { kind: 'impossible', reason: 'it is no message and no line' };
+
+    const pins = work.points > 0 ? this.#types.takeUnsaved() : [];
+    const append: Append = {
+      class: letter.class ?? (message === undefined ? 'telemetry' : classOf[message.channel]),
+      lines: work.lines,
+      points: work.points,
+      state: pins,
+      ...(isUndated(work.lines) && { undated: true }),
+    };
+    let isDone = false;
+    try {
+      isDone = await this.#options.deadLetters.replace(letter.id, append, work.letters);
+    } finally {
+      if (!isDone) this.#types.restore(pins);
+    }
+    if (!isDone) return { kind: 'gone' };
+    this.#points += work.points;
+    const [again] = work.letters;
+    return again === undefined
+      ? { kind: 'replayed' }
+      : { kind: 'refused', code: again.code, reason: again.reason };
+  }
+
+  #encodeAgain(work: Work, letter: StoredLetter, message: Message): void {
+    const { samples } = decode(message);
+    for (const [index, sample] of samples.entries()) {
+      const isOwn = sample.timeNs !== undefined && this.#stamp.isPlausible(sample.timeNs);
+      const point = {
+        ...this.#pointOf(message, sample),
+        ...(isOwn ? {} : arrivalOf(letter, index)),
+      };
+      if (sample.fault !== undefined) this.#refuse(work, message, sample, sample.fault, point);
+      else this.#encode(work, message, point);
+    }
+  }
+
+  /** A line as it was appended, or would have been: of series and time nothing changes. */
+  #encodeLine(work: Work, letter: StoredLetter, line: string): void {
+    const parts = takeApart(line);
+    if (parts === undefined) {
+      work.lines += `${line}\n`;
+      work.points += 1;
+      return;
+    }
+    const { measurement } = parts;
+    const { serverTypes } = this.#options;
+    const kept = parts.fields.filter((field) => {
+      const fault = this.#typeFault(measurement, field.name, valueIn(field.value));
+      if (fault === undefined) return true;
+      const { id: _id, wallMs: _wallMs, isCut: _isCut, ...rest } = letter;
+      const bytes = Buffer.from(putTogether({ ...parts, fields: [field] }));
+      work.letters.push({ ...rest, ...fault, stage: 'ingest', bytes });
+      return false;
+    });
+    if (kept.length === 0) return;
+    const written = putTogether({ ...parts, fields: kept });
+    work.lines += `${serverTypes === undefined ? written : lineWrittenAs(written, serverTypes)}\n`;
+    work.points += 1;
+  }
+
+  /** The types fields are pinned to, and those InfluxDB told. */
+  fieldTypes(): { measurement: string; field: string; pinned?: string; influx?: string }[] {
+    const found = new Map<string, { measurement: string; field: string; pinned?: string; influx?: string }>();
+    for (const { measurement, field, type } of this.#types.list()) {
+      found.set(JSON.stringify([measurement, field]), { measurement, field, pinned: type });
+    }
+    for (const { measurement, field, type } of this.#options.serverTypes?.list() ?? []) {
+      const key = JSON.stringify([measurement, field]);
+      found.set(key, { measurement, field, ...found.get(key), influx: type });
+    }
+    return [...found.values()];
+  }
+
+  /** Resolves when the type of the field is durably unknown again, to whether it was known. */
+  async forgetFieldType(measurement: string, field: string): Promise<boolean> {
+    const wasTold = (await this.#options.serverTypes?.forget(measurement, field)) ?? false;
+    const write = this.#types.forget(measurement, field);
+    if (write !== undefined) await this.#options.hotState.write([write]);
+    return wasTold || write !== undefined;
   }
 
   /** The registry entry changed: the next point carries the new tags. */
@@ -231,52 +348,78 @@ export class Ingest {
     let kept = point.fields.size;
     let refused: Set<string> | undefined;
     for (const [name, value] of point.fields) {
-      const type = fieldTypeOf(value);
-      const pinning = this.#types.pin(point.measurement, name, type);
-      if (pinning === 'taken') continue;
+      const fault = this.#typeFault(point.measurement, name, value);
+      if (fault === undefined) continue;
       kept -= 1;
       refused ??= new Set();
       refused.add(name);
-      const pinned = this.#types.typeOf(point.measurement, name);
-      this.#letter(
-        work,
-        message,
-        pinning === 'limit'
-          ? { code: 'FIELD_LIMIT', reason: `field "${name}": no room for another field of a new name` }
-          : {
-              code: 'FIELD_TYPE_CONFLICT',
-              reason: `field "${name}" of ${point.measurement}: expected ${pinned}, got ${type}`,
-            },
-        Buffer.from(this.#lineOf(message.deviceId, point, [[name, value]])),
-      );
+      this.#letter(work, message, fault, {
+        bytes: Buffer.from(this.#lineOf(message.deviceId, point, [[name, value]])),
+      });
     }
     if (kept === 0) return;
     if (refused !== undefined) {
       const dropped = refused;
       fields = [...point.fields].filter(([name]) => !dropped.has(name));
     }
-    work.lines += `${this.#lineOf(message.deviceId, point, fields)}\n`;
+    const { serverTypes } = this.#options;
+    const line = this.#lineOf(message.deviceId, point, fields);
+    const isKnown = serverTypes !== undefined && serverTypes.size > 0;
+    work.lines += `${isKnown ? lineWrittenAs(line, serverTypes) : line}\n`;
     work.points += 1;
+  }
+
+  /** Why the value cannot be stored in this field; undefined when it can. */
+  #typeFault(measurement: string, name: string, value: FieldValue): Fault | undefined {
+    const { serverTypes } = this.#options;
+    const kept = serverTypes?.typeOf(measurement, name);
+    if (kept !== undefined) {
+      // What InfluxDB said is worth more than what came first.
+      const written = encodeFieldValue(value);
+      if (writtenAs(written, kept) !== undefined) return undefined;
+      return { code: 'FIELD_TYPE_CONFLICT', reason: misfitReason(measurement, name, kept, written) };
+    }
+    const type = fieldTypeOf(value);
+    const pinning = this.#types.pin(measurement, name, type);
+    if (pinning === 'taken') return undefined;
+    if (pinning === 'limit') {
+      return { code: 'FIELD_LIMIT', reason: `field "${name}": no room for another field of a new name` };
+    }
+    const pinned = this.#types.typeOf(measurement, name);
+    return {
+      code: 'FIELD_TYPE_CONFLICT',
+      reason: `field "${name}" of ${measurement}: expected ${pinned}, got ${type}`,
+    };
   }
 
   #lineOf(deviceId: string, point: Point, fields: Iterable<readonly [string, FieldValue]>): string {
     return encodeLine(this.#seriesOf(deviceId, point.measurement).encoded, fields, point);
   }
 
-  #refuse(work: Work, message: Message, sample: Sample, fault: Fault): void {
-    const bytes = sample.line === undefined ? message.payload : Buffer.from(sample.line);
-    this.#letter(work, message, fault, bytes);
+  #refuse(work: Work, message: Message, sample: Sample, fault: Fault, { timeNs, boot }: PointTime): void {
+    this.#letter(work, message, fault, {
+      bytes: sample.line === undefined ? message.payload : Buffer.from(sample.line),
+      time: { timeNs, ...(boot !== undefined && { boot }) },
+      transport: message.transport,
+    });
   }
 
-  #letter(work: Work, message: Message, fault: Fault, bytes: Buffer): void {
+  #letter(
+    work: Work,
+    message: Message,
+    fault: Fault,
+    kept: Pick<DeadLetter, 'bytes' | 'time' | 'transport'>,
+  ): void {
     this.#deadLetters.set(fault.code, (this.#deadLetters.get(fault.code) ?? 0) + 1);
+    const pointClass = classOf[message.channel];
     work.letters.push({
       stage: 'ingest',
       code: fault.code,
       reason: fault.reason,
       deviceId: message.deviceId,
       origin: `${message.channel}/${message.name}`,
-      bytes,
+      ...(pointClass !== 'telemetry' && { class: pointClass }),
+      ...kept,
     });
   }
 

@@ -29,12 +29,16 @@ export class Stamp {
 
   /** Nanoseconds since the Unix epoch, for a sample that says this about its time. */
   timeOf(givenNs: bigint | undefined): bigint {
+    if (givenNs !== undefined && this.isPlausible(givenNs)) return givenNs;
+    if (givenNs !== undefined) this.#replaced += 1;
+    return this.#next(Math.floor(this.#clock.wallMs()));
+  }
+
+  /** Whether a clock could have meant it. */
+  isPlausible(givenNs: bigint): boolean {
     const wallMs = Math.floor(this.#clock.wallMs());
-    if (givenNs === undefined) return this.#next(wallMs);
     const isAhead = wallMs >= gatewayClockPlausibleMs && givenNs > BigInt(wallMs) * 1_000_000n + dayNs;
-    if (givenNs >= year2000Ns && !isAhead) return givenNs;
-    this.#replaced += 1;
-    return this.#next(wallMs);
+    return givenNs >= year2000Ns && !isAhead;
   }
 
   #next(wallMs: number): bigint {

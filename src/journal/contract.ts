@@ -1,6 +1,7 @@
 // What the journal promises to the rest of the house. Other rooms import these types and no more.
 
-import type { PointClass } from '../model/point.ts';
+import type { Transport } from '../model/message.ts';
+import type { PointClass, PointTime } from '../model/point.ts';
 
 /** One write of hot state: small keyed values that change with traffic and ride the journal's group commit. */
 export interface StateWrite {
@@ -85,11 +86,34 @@ export interface DeadLetter {
   readonly origin?: string;
   /** The original payload, or the line that was refused. */
   readonly bytes: Buffer;
+  /** What it would have been stored as; telemetry when absent. */
+  readonly class?: PointClass;
+  readonly transport?: Transport;
+  /** The time a sample gets that says nothing about its own: that of its arrival, never that of a replay. */
+  readonly time?: PointTime;
+  /** How often it was replayed and refused again. */
+  readonly attempts?: number;
+}
+
+/** A letter as it is kept. */
+export interface StoredLetter extends DeadLetter {
+  readonly id: string;
+  /** When it was added, by the wall clock. */
+  readonly wallMs: number;
+  /** Whether `bytes` is only the beginning. */
+  readonly isCut: boolean;
 }
 
 export interface DeadLetters {
   /** Resolves when durable. At the cap the oldest letters go, counted. */
   add(letter: DeadLetter): Promise<void>;
+  /**
+   * What a letter became when it was replayed, in its place: the points and the letters, and the end of the old
+   * one, in one append; after a power cut either the letter is there or what it became. Resolves to false when
+   * there is no such letter, or somebody else replaces it just now.
+   * @throws GatewayError as `append` does; the letter is then still there.
+   */
+  replace(id: string, append: Append, letters: readonly DeadLetter[]): Promise<boolean>;
 }
 
 /** The journal as the forwarder sees it. */

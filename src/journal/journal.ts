@@ -33,9 +33,10 @@ import type {
   Lane as LaneName,
   Spool,
   StateWrite,
+  StoredLetter,
 } from './contract.ts';
 import { dateGzip, dateLines } from './dating.ts';
-import { DeadLetterBox, type DeadLetterStats, type StoredLetter } from './dead-letters.ts';
+import { DeadLetterBox, type DeadLetterStats, type LetterFilter } from './dead-letters.ts';
 import { type FrameHeader, headerBytes, type PerClass } from './frame.ts';
 import { StateMap } from './hot-state.ts';
 import { Lane } from './lane.ts';
@@ -377,18 +378,28 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     return this.#deadLetters.add(letter);
   }
 
+  replace(id: string, append: Append, letters: readonly DeadLetter[]): Promise<boolean> {
+    return this.#deadLetters.replace(id, append, letters);
+  }
+
   /** Letters for people, the oldest first. */
-  listDeadLetters(options: { readonly limit: number; readonly after?: string }): Promise<StoredLetter[]> {
+  listDeadLetters(options: LetterFilter & { readonly limit: number }): Promise<StoredLetter[]> {
     return this.#deadLetters.list(options);
+  }
+
+  /** Later ones have higher ids. */
+  get newestDeadLetter(): string | undefined {
+    return this.#deadLetters.newest;
   }
 
   getDeadLetter(id: string): Promise<StoredLetter | undefined> {
     return this.#deadLetters.get(id);
   }
 
-  /** Resolves when it is durably gone, to whether there was one. */
-  dropDeadLetter(id: string): Promise<boolean> {
-    return this.#deadLetters.drop(id);
+  /** Resolves when they are durably gone, to those that were there; at most a thousand at once. */
+  dropDeadLetters(ids: readonly string[]): Promise<string[]> {
+    assert(ids.length <= 1000, 'BUG: more letters than one append carries');
+    return this.#deadLetters.drop(ids);
   }
 
   get #deadLetters(): DeadLetterBox {
@@ -418,7 +429,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   async bury(batch: Batch, letters: readonly DeadLetter[]): Promise<void> {
     assert(this.#held.has(batch), 'BUG: a batch that is not held');
-    await this.#deadLetters.addAll(letters);
+    await this.#deadLetters.addAll(letters, { isUrgent: batch.lane === 'urgent' });
     await this.accept(batch);
   }
 

@@ -6,6 +6,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from 'node:net';
 import { promisify } from 'node:util';
 import { gunzip as gunzipCallback } from 'node:zlib';
+import { takeApart } from '../model/line-parts.ts';
 import {
   encodeSeries,
   LineProtocolError,
@@ -14,6 +15,7 @@ import {
   splitLines,
 } from '../model/line-protocol.ts';
 import type { FieldValue } from '../model/point.ts';
+import { type ServerType, typeOfValue } from '../model/server-type.ts';
 
 const gunzip = promisify(gunzipCallback);
 
@@ -36,6 +38,8 @@ export interface FakeInfluxOptions {
   readonly maxBodyBytes?: number;
   /** `counts` keeps no points, so memory stays flat however much is written. */
   readonly keep?: 'points' | 'counts';
+  /** Fields that exist beforehand: `measurement field` → type. */
+  readonly types?: Readonly<Record<string, ServerType>>;
   /** Refuses lines that are fine otherwise, with this reason. */
   readonly refuse?: (line: string) => string | undefined;
   /** Added to every answer, milliseconds. */
@@ -116,6 +120,14 @@ export class FakeInflux {
   private constructor(server: Server, options: FakeInfluxOptions & typeof defaults) {
     this.#server = server;
     this.#options = options;
+    for (const [name, type] of Object.entries(options.types ?? {})) this.setType(name, type);
+  }
+
+  /** The field exists, `measurement field`; undefined: as if it had never been written. */
+  setType(name: string, type: ServerType | undefined): void {
+    const key = name.replace(' ', '\0');
+    if (type === undefined) this.#types.delete(key);
+    else this.#types.set(key, type);
   }
 
   static async start(options: FakeInfluxOptions = {}): Promise<FakeInflux> {
@@ -290,12 +302,16 @@ export class FakeInflux {
       return { line, number, reason: error.message, kind: 'unparsable' };
     }
     const types: [key: string, type: string][] = [];
-    for (const [field, value] of parsed.fields) {
+    // The engine tells integers from floats; our parser does not, so the line itself is asked.
+    for (const { name: field, value } of takeApart(line)?.fields ?? []) {
       const key = `${parsed.measurement}\0${field}`;
-      const type = typeOf(line, field, value);
+      const type = typeOfValue(value) ?? 'float';
       const known = this.#types.get(key) ?? newTypes.get(key) ?? type;
       if (known !== type) {
-        const words = `input field "${field}" on measurement "${parsed.measurement}" is type ${type}, already exists as type ${known}`;
+        const words =
+          this.#options.dialect === 'v3'
+            ? `invalid column type for column '${field}', expected iox::column_type::field::${known}, got iox::column_type::field::${type}`
+            : `input field "${field}" on measurement "${parsed.measurement}" is type ${type}, already exists as type ${known}`;
         return { line, number, reason: words, kind: 'conflict' };
       }
       types.push([key, type]);
@@ -360,17 +376,6 @@ function refusalOf(
   }
   const message = `failure writing points to database: ${conflictWords}`;
   return { status: 422, body: { code: 'unprocessable entity', message }, keepsGood: true };
-}
-
-/** The engine tells integers from floats; our parser does not, so the line itself is asked. */
-function typeOf(line: string, field: string, value: FieldValue): string {
-  if (typeof value !== 'number') return typeof value;
-  const written = /[, ]([^, ]+)=[+-]?\d+([iu])(?=[, ]|$)/g;
-  for (const [, name, letter] of line.matchAll(written)) {
-    if (name !== undefined && name.replace(/\\([,= ])/g, '$1') === field)
-      return letter === 'i' ? 'integer' : 'unsigned';
-  }
-  return 'float';
 }
 
 function isGzip(request: IncomingMessage): boolean {

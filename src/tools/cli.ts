@@ -8,7 +8,9 @@ import { GatewayError } from '../platform/errors.ts';
 import { alarmCommands } from './alarms.ts';
 import { checkConfigCommand } from './check-config.ts';
 import type { Call, Command, CommandOption, Output } from './command.ts';
+import { deadLetterCommands } from './dead-letters.ts';
 import { deviceCommands } from './devices.ts';
+import { fieldTypeCommands } from './field-types.ts';
 import { statusCommand } from './status.ts';
 
 const exitCodes = { done: 0, failed: 1, calledWrongly: 2 } as const;
@@ -27,6 +29,8 @@ const operatorCommands: readonly Command[] = [
   checkConfigCommand,
   ...deviceCommands,
   ...alarmCommands,
+  ...deadLetterCommands,
+  ...fieldTypeCommands,
   statusCommand,
 ];
 
@@ -105,7 +109,7 @@ function positionalsFault(command: Command, given: readonly string[]): string | 
   const missing = names[given.length];
   if (missing !== undefined && !missing.startsWith('['))
     return `expected ${missing}; usage: ${usage(command)}`;
-  if (given.length <= names.length) return undefined;
+  if (given.length <= names.length || names.at(-1)?.includes('…')) return undefined;
   return `did not expect ${JSON.stringify(given[names.length])}; usage: ${usage(command)}`;
 }
 

@@ -4,7 +4,7 @@ import type { Environment } from '../config/environment.ts';
 
 /** Where text goes; process.stdout is one. */
 export interface Output {
-  write(text: string): unknown;
+  write(text: string | Uint8Array): unknown;
 }
 
 export interface CommandOption {
@@ -30,7 +30,7 @@ export interface Command {
   readonly name: string;
   /** One line for the list of commands. */
   readonly summary: string;
-  /** Names of the positional arguments, `[FILE]` when it may be left out. */
+  /** Names of the positional arguments, `[FILE]` when it may be left out, `ID…` when there may be several. */
   readonly positionals?: readonly string[];
   readonly options?: Readonly<Record<string, CommandOption>>;
   /** Further lines of its help. */

@@ -269,7 +269,7 @@ describe('Forwarder', () => {
         {
           stage: 'influx',
           code: 'INFLUX_REJECTED',
-          reason: expect.stringMatching(dialect === 'opaque' ? /write failed/ : /is type string/),
+          reason: expect.stringMatching(dialect === 'opaque' ? /write failed/ : /(is type |field::)string/),
           deviceId: 'node-4',
           origin: 'flow',
           bytes: Buffer.from(bad),

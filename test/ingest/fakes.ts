@@ -70,6 +70,16 @@ export class MemoryJournal implements Appender, DeadLetters, HotState {
     this.letters.push(letter);
   }
 
+  /** What became of letters, by id. */
+  readonly replaced = new Map<string, { append: Append; letters: readonly DeadLetter[] }>();
+
+  async replace(id: string, append: Append, letters: readonly DeadLetter[]): Promise<boolean> {
+    if (this.replaced.has(id)) return false;
+    await this.append(append);
+    this.replaced.set(id, { append, letters });
+    return true;
+  }
+
   async *entries(prefix: string): AsyncIterable<readonly [string, Buffer]> {
     for (const key of [...this.state.keys()].sort()) {
       const value = this.state.get(key);

@@ -161,7 +161,7 @@ test('a copy is not acknowledged before the dead letters of the first one are du
   const kept = new Promise<void>((resolve) => {
     keep = resolve;
   });
-  const { ingest } = await opened({ deadLetters: { add: () => kept } });
+  const { ingest } = await opened({ deadLetters: { add: () => kept, replace: async () => false } });
   await ingest.take(message('{"v":1}'));
   const answered: string[] = [];
   const first = ingest.take(message('{"v":"x","w":1,"boot":"b","seq":1}')).then(() => answered.push('first'));

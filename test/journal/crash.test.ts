@@ -62,7 +62,8 @@ interface Written {
 interface Ledger {
   readonly appends: Told[];
   readonly history: Map<string, Written[]>;
-  readonly letters: Map<string, 'pending' | 'durable'>;
+  /** A number: replayed as this append. */
+  readonly letters: Map<string, 'pending' | 'durable' | number>;
   /** Whether the disk failed at some time: then damage may be reported that is none. */
   hasFailed: boolean;
 }
@@ -150,9 +151,8 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
     return { writes, notes };
   }
 
-  function append(): Promise<void> {
+  function append(count = Math.floor(random() * 12), letter?: string): Promise<void> {
     const first = ledger.appends.length * 100;
-    const count = Math.floor(random() * 12);
     const bytes = pick(random, [60, 60, 300, 900, 2500]);
     const told: Told = {
       ids: Array.from({ length: count }, (_, index) => first + index),
@@ -164,7 +164,14 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
     for (const id of told.ids) byId.set(id, told);
     const of = pick(random, [...pointClasses, 'telemetry', 'telemetry', 'telemetry'] as const);
     const lines = told.ids.map((id) => line(id, bytes)).join('');
-    return journal.append({ class: of, lines, points: count, state: writes }).then(
+    const made = { class: of, lines, points: count, state: writes };
+    const stored =
+      letter === undefined
+        ? journal.append(made)
+        : journal.replace(letter, made, []).then((isThere) => {
+            expect(isThere).toBe(true);
+          });
+    return stored.then(
       () => {
         told.outcome = 'durable';
         for (const note of notes) note.isDurable = true;
@@ -195,6 +202,20 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
     }
   }
 
+  /** A letter becomes points again. */
+  async function replay(): Promise<void> {
+    const [letter] = await journal.listDeadLetters({ limit: 1 });
+    if (letter === undefined) return;
+    const text = letter.bytes.toString();
+    const before = ledger.letters.get(text);
+    const number = ledger.appends.length;
+    ledger.letters.set(text, number);
+    await append(1 + Math.floor(random() * 3), letter.id);
+    // Refused, it is what it was; after a failed write nobody knows.
+    if (ledger.appends[number]?.outcome === 'refused' && before !== undefined)
+      ledger.letters.set(text, before);
+  }
+
   const isOnline = random() < 0.6;
   for (let step = 0; step < 220 && cuts.length < cutsPerLife; step += 1) {
     const what = random();
@@ -220,6 +241,7 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
         }
       }
     } else if (what < 0.95) journal.uplinkReturned();
+    else if (what < 0.97) await replay();
     else await Promise.all(waiting.splice(0));
   }
   isOver = true;
@@ -304,6 +326,13 @@ async function check(cut: Cut, random: Random): Promise<string[]> {
     }
     for (const [text, outcome] of ledger.letters) {
       if (outcome === 'durable' && !letters.has(text)) faults.push(`${text} is gone`);
+      if (typeof outcome !== 'number') continue;
+      const told = ledger.appends[outcome]!;
+      const isThere = told.isAccepted || told.ids.every((id) => found.has(id));
+      if (!letters.has(text) && !isThere)
+        faults.push(`${text} was replayed, and neither it nor its points are there`);
+      if (letters.has(text) && told.outcome === 'durable')
+        faults.push(`${text} was replayed and is still there`);
     }
     const { pending, lostBlocks, dropped, quarantined } = journal.stats();
     if (pending.urgent + pending.fresh + pending.backlog !== 0)

@@ -28,8 +28,8 @@ test('a buried batch leaves its letters behind, with the reason, across a restar
   expect(two!.bytes.toString()).toBe('line 7');
   expect(await journal.listDeadLetters({ limit: 10, after: one!.id })).toEqual([two]);
   expect(await journal.getDeadLetter(one!.id)).toEqual(one);
-  expect(await journal.dropDeadLetter(one!.id)).toBe(true);
-  expect(await journal.dropDeadLetter(one!.id)).toBe(false);
+  expect(await journal.dropDeadLetters([one!.id])).toEqual([one!.id]);
+  expect(await journal.dropDeadLetters([one!.id])).toEqual([]);
   expect(await journal.getDeadLetter(one!.id)).toBeUndefined();
   await journal.add(letter('third'));
   const ids = (await journal.listDeadLetters({ limit: 10 })).map(({ bytes }) => bytes.toString());
