@@ -27,7 +27,9 @@ import { operations as fieldTypeOperations } from './ingest/operations.ts';
 import { syncBucketsMs } from './journal/committer.ts';
 import { Journal } from './journal/journal.ts';
 import { letterOperations } from './journal/letter-operations.ts';
+import type { RetentionReport } from './journal/retention.ts';
 import { WearMeter } from './journal/wear.ts';
+import { gatewayEventPoint } from './model/gateway-event.ts';
 import { encodePoint } from './model/line-protocol.ts';
 import type { Message, Sink } from './model/message.ts';
 import type { FieldValue, Point } from './model/point.ts';
@@ -148,6 +150,11 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     options: journalOptions(config),
   });
   onClose('journal', () => journal.close());
+  journal.onRetention((report) => {
+    const line = encodePoint(retentionPoint(report, config.gatewayId, clock.wallMs()));
+    // If even this finds no room, the counters still say it.
+    journal.append({ class: 'event', lines: `${line}\n`, points: 1 }).catch(() => undefined);
+  });
   const wear = await WearMeter.start({
     journal,
     dataDirectory: config.dataDir,
@@ -397,6 +404,25 @@ function alarmPoint(change: AlarmChange, gatewayId: string): Point {
     fields,
     timeNs: BigInt(Math.round(change.atMs * 1e6)),
   };
+}
+
+/** What the journal's caps have cost. */
+function retentionPoint(report: RetentionReport, gatewayId: string, wallMs: number): Point {
+  const fields = new Map<string, FieldValue>([
+    ['class', report.class],
+    ['detail', report.detail],
+    ['points', report.points],
+    ['kept', report.kept],
+    ['bytes', report.bytes],
+  ]);
+  for (const [name, ms] of [
+    ['from', report.fromMs],
+    ['to', report.toMs],
+  ] as const) {
+    if (ms !== undefined) fields.set(name, new Date(ms).toISOString());
+  }
+  const timeNs = BigInt(Math.round(wallMs * 1e6));
+  return gatewayEventPoint({ gatewayId, kind: report.kind, fields, time: { timeNs } });
 }
 
 /** A button on a node: `{root}/devices/{id}/alarms/acknowledge`. */

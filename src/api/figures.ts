@@ -5,6 +5,7 @@ import type { AlarmBoardStats, AlarmView } from '../alarms/board.ts';
 import type { ForwarderStats } from '../forwarder/forwarder.ts';
 import type { IngestStats } from '../ingest/ingest.ts';
 import type { JournalStats } from '../journal/journal.ts';
+import type { RetentionReport } from '../journal/retention.ts';
 import type { WearStats } from '../journal/wear.ts';
 import type { HistogramSnapshot } from '../platform/histogram.ts';
 import type { LedStats } from '../platform/led.ts';
@@ -73,7 +74,7 @@ function histogram(name: string, help: string, snapshot: HistogramSnapshot): Met
 }
 
 function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): MetricFamily[] {
-  const { ring, blocks, dropped, quarantined } = journal;
+  const { ring, blocks, dropped, quarantined, retention } = journal;
   const oldest = Object.entries(journal.oldestAgeMs);
   return [
     counter('journal_appended_points_total', 'Points made durable.', journal.points),
@@ -139,6 +140,24 @@ function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): Metr
       'journal_dropped_points_total',
       'Points given up, by class and reason.',
       Object.entries(dropped).flatMap(([name, reasons]) => each('reason', reasons, { class: name })),
+    ),
+    family(
+      'counter',
+      'journal_thinned_points_total',
+      'Points that were thinned, by window.',
+      each('window', { '1m': retention.thinned['1m'].points, '1h': retention.thinned['1h'].points }),
+    ),
+    family(
+      'counter',
+      'journal_thinned_kept_points_total',
+      'Points they became.',
+      each('window', { '1m': retention.thinned['1m'].kept, '1h': retention.thinned['1h'].kept }),
+    ),
+    family(
+      'counter',
+      'journal_thinned_saved_bytes_total',
+      'Bytes of blocks saved by thinning.',
+      each('window', { '1m': retention.thinned['1m'].bytes, '1h': retention.thinned['1h'].bytes }),
     ),
     counter('journal_quarantined_points_total', 'Points in damaged regions.', quarantined.points),
     counter('journal_quarantined_bytes_total', 'Bytes of damaged regions.', quarantined.bytes),
@@ -418,8 +437,42 @@ export function healthOf(figures: GatewayFigures): Health {
       message: `The dead letters are at their cap: ${deadLetters.dropped} of the oldest are gone for good.`,
     });
   }
-  const dropped = Object.values(journal.dropped).some(({ capacity, age }) => capacity + age > 0);
-  if (dropped)
-    worth.push({ code: 'POINTS_DROPPED', message: 'The journal is at its cap: the oldest points go.' });
+  worth.push(...retentionReasons(journal));
   return failing.length > 0 ? { ok: false, reasons: [...failing, ...worth] } : { ok: true, reasons: worth };
+}
+
+/** As long as thinned points wait, and since the start whatever was dropped. */
+function retentionReasons({ blocks, dropped, retention }: GatewayFigures['journal']): HealthReason[] {
+  const reasons: HealthReason[] = [];
+  const { lastThinned, lastDropped } = retention;
+  const waiting = blocks['telemetry-1m'].points + blocks['telemetry-1h'].points;
+  if (waiting > 0) {
+    const last =
+      lastThinned === undefined
+        ? ''
+        : ` Last: ${lastThinned.points} readings${spanText(lastThinned)} to one each ${windowText(lastThinned)}.`;
+    reasons.push({
+      code: 'POINTS_THINNED',
+      message: `The journal is near its cap: the oldest readings are thinned, ${waiting} such points wait.${last}`,
+    });
+  }
+  const points = Object.values(dropped).reduce((sum, { capacity, age }) => sum + capacity + age, 0);
+  if (points > 0 && lastDropped !== undefined) {
+    const why = lastDropped.detail === 'age' ? 'too old' : 'the journal is at its cap';
+    reasons.push({
+      code: 'POINTS_DROPPED',
+      message: `${points} points were dropped since the start. Last: ${lastDropped.points} of class ${lastDropped.class}${spanText(lastDropped)}, ${why}.`,
+    });
+  }
+  return reasons;
+}
+
+function windowText({ detail }: RetentionReport): string {
+  return detail === '1h' ? 'hour' : 'minute';
+}
+
+function spanText({ fromMs, toMs }: RetentionReport): string {
+  if (fromMs === undefined || toMs === undefined) return '';
+  const text = (ms: number) => `${new Date(ms).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+  return ` from ${text(fromMs)} to ${text(toMs)}`;
 }

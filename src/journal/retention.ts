@@ -328,13 +328,14 @@ export class Retention {
 }
 
 function added(one: RetentionReport, other: RetentionReport): RetentionReport {
-  const { fromMs, toMs } = one;
+  const least = [one.fromMs, other.fromMs].filter((ms) => ms !== undefined);
+  const most = [one.toMs, other.toMs].filter((ms) => ms !== undefined);
   return {
     ...one,
     points: one.points + other.points,
     kept: one.kept + other.kept,
     bytes: one.bytes + other.bytes,
-    fromMs: Math.min(fromMs ?? Number.POSITIVE_INFINITY, other.fromMs ?? Number.POSITIVE_INFINITY),
-    toMs: Math.max(toMs ?? Number.NEGATIVE_INFINITY, other.toMs ?? Number.NEGATIVE_INFINITY),
+    fromMs: least.length === 0 ? undefined : Math.min(...least),
+    toMs: most.length === 0 ? undefined : Math.max(...most),
   };
 }

@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest';
+import { type GatewayFigures, healthOf, metricFamilies } from '../../src/api/figures.ts';
+import { openGateway } from '../support/gateway.ts';
+import { tempFolder } from '../support/temp.ts';
+
+test('what the caps of the journal cost is said in words, with the time it is about', async () => {
+  const figures = (await openGateway(tempFolder())).figures();
+  expect(healthOf(figures).reasons.map(({ code }) => code)).not.toContain('POINTS_THINNED');
+  const row = { blocks: 3, points: 1200, bytes: 9000, undatedPoints: 0 };
+  const span = { fromMs: Date.UTC(2026, 0, 2, 3, 4), toMs: Date.UTC(2026, 0, 9, 8, 7) };
+  const report = { class: 'telemetry', points: 70_000, kept: 1200, bytes: 900_000, ...span } as const;
+  const thinned = { points: 70_000, kept: 1200, bytes: 900_000, runs: 1 };
+  const journal: GatewayFigures['journal'] = {
+    ...figures.journal,
+    blocks: { ...figures.journal.blocks, 'telemetry-1m': row },
+    dropped: { ...figures.journal.dropped, telemetry: { capacity: 70_000, age: 0, damage: 0 } },
+    retention: {
+      thinned: { ...figures.journal.retention.thinned, '1m': thinned },
+      lastThinned: { kind: 'thinned', detail: '1m', ...report },
+      lastDropped: { kind: 'dropped', detail: 'capacity', ...report, kept: 0 },
+      isRunning: false,
+    },
+  };
+  const health = healthOf({ ...figures, journal });
+  expect(health.ok).toBe(true);
+  const message = (code: string) => health.reasons.find((reason) => reason.code === code)?.message;
+  expect(message('POINTS_THINNED')).toContain(
+    '70000 readings from 2026-01-02 03:04 UTC to 2026-01-09 08:07 UTC to one each minute',
+  );
+  expect(message('POINTS_DROPPED')).toContain('70000 of class telemetry from 2026-01-02 03:04 UTC');
+  const families = metricFamilies({ ...figures, journal });
+  const family = families.find(({ name }) => name === 'iotflow_journal_thinned_points_total');
+  expect(family?.samples).toContainEqual({ labels: { window: '1m' }, value: 70_000 });
+});
