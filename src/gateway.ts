@@ -17,7 +17,8 @@ import { Api } from './api/api.ts';
 import { ControlSocket } from './api/control-socket.ts';
 import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts';
 import type { Health } from './api/health.ts';
-import { dataPaths } from './config/paths.ts';
+import { Backups } from './backup/backups.ts';
+import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
 import { influxTarget, journalOptions } from './config/stage-options.ts';
 import { Forwarder } from './forwarder/forwarder.ts';
@@ -36,6 +37,7 @@ import type { FieldValue, Point } from './model/point.ts';
 import type { Clock } from './platform/clock.ts';
 import { type Disk, systemDisk } from './platform/disk.ts';
 import { GatewayError } from './platform/errors.ts';
+import { settleExchange } from './platform/exchange.ts';
 import { Led } from './platform/led.ts';
 import { LevelStore } from './platform/level-store.ts';
 import type { Log } from './platform/log.ts';
@@ -139,7 +141,8 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const paths = dataPaths(config.dataDir);
 
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
-  const state = await LevelStore.open(paths.state, { log: stageLog('state') });
+  const exchanged = await settleExchange({ directory: config.dataDir, isData: isBackedUp, log });
+  const state = await LevelStore.open(paths.state, { log: stageLog('state') }).finally(exchanged);
   onClose('state', () => state.close());
   const journal = await Journal.open({
     directory: join(config.dataDir, 'journal'),
@@ -284,6 +287,18 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     : undefined;
   if (host !== undefined) onClose('host', () => host.stop());
 
+  const backups = new Backups({
+    journal,
+    state,
+    header: () => ({
+      createdAt: new Date(clock.wallMs()).toISOString(),
+      gatewayId: config.gatewayId,
+      version: parts.version,
+      devices: registry.stats().devices,
+    }),
+  });
+  onClose('backups', () => backups.close());
+
   const figures = (): GatewayFigures => ({
     version: parts.version,
     gatewayId: config.gatewayId,
@@ -296,6 +311,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     forwarder: forwarder.stats(),
     mqtt: mqtt.stats(),
     registry: registry.stats(),
+    backups: backups.stats(),
     rules: rules.stats(),
     alarms: { ...board.stats(), list: board.list() },
     buzzer: led === undefined ? undefined : (led?.stats() ?? null),
@@ -319,6 +335,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     ...alarmOperations(board),
     ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),
     ...fieldTypeOperations(ingest),
+    ...backups.operations,
     ['gateway.status', status],
   ]);
   const control = await ControlSocket.open({

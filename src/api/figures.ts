@@ -2,6 +2,7 @@
 // The list of metrics is this file. Labels are bounded: classes, lanes, codes of this house, never ids.
 
 import type { AlarmBoardStats, AlarmView } from '../alarms/board.ts';
+import type { BackupsStats } from '../backup/backups.ts';
 import type { ForwarderStats } from '../forwarder/forwarder.ts';
 import type { IngestStats } from '../ingest/ingest.ts';
 import type { JournalStats } from '../journal/journal.ts';
@@ -30,6 +31,7 @@ export interface GatewayFigures {
   readonly forwarder: ForwarderStats;
   readonly mqtt: ReturnType<MqttSource['stats']>;
   readonly registry: RegistryStats;
+  readonly backups: BackupsStats;
   readonly rules: RulesStats;
   readonly alarms: AlarmBoardStats & { readonly list: readonly AlarmView[] };
   /** Undefined where no buzzer is configured; null where it is and could not be opened. */
@@ -347,6 +349,22 @@ function hostFamilies({ host }: GatewayFigures): MetricFamily[] {
   );
 }
 
+function backupFamilies({ backups }: GatewayFigures): MetricFamily[] {
+  return [
+    gauge('backup_open', '1 while a backup is being read.', backups.open),
+    family(
+      'counter',
+      'backups_total',
+      'Backups read from this gateway since it started, by how they ended.',
+      [
+        { labels: { end: 'finished' }, value: backups.finished },
+        { labels: { end: 'abandoned' }, value: backups.abandoned },
+      ],
+    ),
+    gauge('backup_held_bytes', 'Memory that keeps ring segments for a backup.', backups.heldBytes),
+  ];
+}
+
 export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
   const { version, gatewayId, uptimeMs, registry } = figures;
   return [
@@ -363,6 +381,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...mqttFamilies(figures),
     ...alarmFamilies(figures),
     ...hostFamilies(figures),
+    ...backupFamilies(figures),
   ];
 }
 

@@ -9,7 +9,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 const prefix = 'IOTFLOW_';
 
 /** Variables with our prefix that are no settings. */
-const otherVariables: ReadonlySet<string> = new Set(['IOTFLOW_CONFIG']);
+const otherVariables: ReadonlySet<string> = new Set(['IOTFLOW_CONFIG', 'IOTFLOW_BACKUP_PASSPHRASE']);
 
 /** Path → the name other projects use; ours wins over it. */
 const inheritedNames: ReadonlyMap<string, string> = new Map([

@@ -17,3 +17,18 @@ export function dataPaths(dataDir: string): DataPaths {
     portsFile: join(dataDir, 'run', 'ports.json'),
   };
 }
+
+/** Files that are backed up beside the stores, by their folder. */
+export const backedUpFolders = ['tls'] as const;
+/** Where a restored copy of the configuration goes: it is for people, the gateway does not read it. */
+export const restoredConfigName = 'config.from-backup.yaml';
+
+const backedUpNames = ['state', 'journal', ...backedUpFolders, restoredConfigName];
+
+/**
+ * Whether a restore exchanges an entry of the data directory (with what lies beside a store, such as
+ * `state.damaged-1`). The rest stays: `run/`, `restore/`, what others put there.
+ */
+export function isBackedUp(name: string): boolean {
+  return backedUpNames.some((data) => name === data || name.startsWith(`${data}.`));
+}

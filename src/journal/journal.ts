@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import type { Clock } from '../platform/clock.ts';
 import type { Disk } from '../platform/disk.ts';
-import { errorCode } from '../platform/errors.ts';
+import { errorCode, GatewayError } from '../platform/errors.ts';
 import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
@@ -43,6 +43,7 @@ import { Lane } from './lane.ts';
 import { type Drops, Retention, type RetentionReport, type RetentionStats } from './retention.ts';
 import { appendBytesMaxOf, type Quarantined, Ring } from './ring.ts';
 import { rememberFrame, type Section, type Segment } from './segment.ts';
+import { type JournalSnapshot, RingSnapshot } from './snapshot.ts';
 import { Spill } from './spill.ts';
 
 export interface JournalOptions {
@@ -519,6 +520,18 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       },
       deadLetters: this.#deadLetters.stats(),
     };
+  }
+
+  /**
+   * What lies on the disk at this moment; one at a time. Take that of the state store in the same turn.
+   * @throws GatewayError `JOURNAL_CLOSED`, `STORE_FAILED`.
+   */
+  snapshot(): JournalSnapshot {
+    if (this.#closing !== undefined) throw new GatewayError('JOURNAL_CLOSED', 'the journal is closed');
+    return new RingSnapshot(this.#ring, this.#blockStore.snapshot(), {
+      points: byClass((index) => this.#ringPoints[index] + this.#inBlocks(index, 'points')),
+      isThinning: this.#retention.stats().isRunning,
+    });
   }
 
   /**

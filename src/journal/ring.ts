@@ -86,6 +86,8 @@ export class Ring {
   readonly quarantined: Quarantined = { segments: 0, bytes: 0, points: 0, tornTails: 0 };
   readonly segmentBytes: number;
   readonly slots: number;
+  /** Awaited before a segment becomes free: the last moment at which its bytes can be read. */
+  beforeRecycle: ((segment: Segment) => Promise<void>) | undefined;
   readonly #directory: string;
   readonly #disk: Disk;
   readonly #log: Log;
@@ -289,6 +291,7 @@ export class Ring {
   /** The oldest segment holds nothing that is needed any more. */
   async recycle(segment: Segment): Promise<void> {
     assert(this.#used[0] === segment, 'BUG: only the oldest segment is recycled');
+    await this.beforeRecycle?.(segment);
     this.#used.shift();
     segment.frames = [];
     segment.firstLeft.fill(0);

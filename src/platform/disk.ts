@@ -65,7 +65,8 @@ async function diskFile(path: string): Promise<DiskFile> {
   };
 }
 
-async function syncDirectory(directory: string): Promise<void> {
+/** Makes durable which names a directory has. */
+export async function syncDirectory(directory: string): Promise<void> {
   const handle = await open(directory, 'r');
   try {
     await handle.sync();

@@ -29,6 +29,8 @@ const roomForSpare = 8;
 const repairBytes = 16 * 1024 * 1024;
 
 const damagedCopiesMax = 2;
+/** What a snapshot reads ahead. */
+const snapshotReadBytes = 256 * 1024;
 const crcBytes = 4;
 
 export interface LevelStoreOptions {
@@ -63,6 +65,14 @@ export interface LevelRoom extends Store {
   forget(keys: readonly string[]): Promise<void>;
   /** Gives back the disk that deleted entries between the two keys still occupy. */
   compact(gte: string, lt: string): Promise<void>;
+}
+
+/** A store as it was at one moment, its entries as they lie there: names of rooms and checksums included. */
+export interface LevelSnapshot {
+  /** Once. Throws GatewayError `STORE_FAILED` when the store was closed or replaced meanwhile. */
+  entries(): AsyncIterable<readonly [key: string, sealed: Buffer]>;
+  /** Gives back what it kept from being compacted. Idempotent. */
+  close(): Promise<void>;
 }
 
 // What LevelDB in Node can do beyond what `level` declares for browsers as well.
@@ -208,6 +218,46 @@ export class LevelStore {
       await (await this.#handle()).compactRange(gte, lt);
     } catch (error) {
       throw this.#failure('compact', error);
+    }
+  }
+
+  /**
+   * Taken at once, so that it fits to what else is true at this moment.
+   * @throws GatewayError `STORE_FAILED` when the store is not open just now.
+   */
+  snapshot(): LevelSnapshot {
+    const database = this.#database;
+    if (database === undefined) throw new GatewayError('STORE_FAILED', `${this.#directory} is not open`);
+    // LevelDB keeps what the iterator sees from its creation on.
+    const iterator = database.iterator({ fillCache: false, highWaterMarkBytes: snapshotReadBytes });
+    const failure = (error: unknown) => this.#failure('read', error);
+    return {
+      async *entries() {
+        for (;;) {
+          const some = await iterator.nextv(1000).catch((error: unknown) => {
+            throw failure(error);
+          });
+          if (some.length === 0) return;
+          yield* some;
+        }
+      },
+      close: () => iterator.close(),
+    };
+  }
+
+  /** Writes entries of a snapshot as they are; synced only with `sync`. */
+  async putSealed(
+    entries: readonly (readonly [key: string, sealed: Buffer])[],
+    options: { readonly sync: boolean },
+  ): Promise<void> {
+    try {
+      const database = await this.#handle();
+      await database.batch(
+        entries.map(([key, value]) => ({ type: 'put', key, value })),
+        options,
+      );
+    } catch (error) {
+      throw this.#failure('write', error);
     }
   }
 
@@ -544,4 +594,23 @@ async function exists(path: string): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/**
+ * Keeps everybody else from opening the store, whatever it holds, which is left as it is as far as LevelDB can. The
+ * answer ends that. Nothing is made where there is none.
+ * @throws GatewayError `STORE_LOCKED` when another process has it open.
+ */
+export async function lockStore(directory: string): Promise<() => Promise<void>> {
+  // LevelDB makes the folder for its lock even where it is to make nothing.
+  if (!(await exists(directory))) return async () => undefined;
+  const database = new Level(directory, { createIfMissing: false });
+  try {
+    await database.open();
+  } catch (error) {
+    if (isLocked(error)) {
+      throw new GatewayError('STORE_LOCKED', `${directory} is in use by another process`, { cause: error });
+    }
+  }
+  return () => database.close();
 }

@@ -6,11 +6,13 @@ import { distance } from 'fastest-levenshtein';
 import type { Environment } from '../config/environment.ts';
 import { GatewayError } from '../platform/errors.ts';
 import { alarmCommands } from './alarms.ts';
+import { backupCommand } from './backup.ts';
 import { checkConfigCommand } from './check-config.ts';
 import type { Call, Command, CommandOption, Output } from './command.ts';
 import { deadLetterCommands } from './dead-letters.ts';
 import { deviceCommands } from './devices.ts';
 import { fieldTypeCommands } from './field-types.ts';
+import { restoreCommand } from './restore.ts';
 import { statusCommand } from './status.ts';
 
 const exitCodes = { done: 0, failed: 1, calledWrongly: 2 } as const;
@@ -32,6 +34,8 @@ const operatorCommands: readonly Command[] = [
   ...deadLetterCommands,
   ...fieldTypeCommands,
   statusCommand,
+  backupCommand,
+  restoreCommand,
 ];
 
 type Values = Readonly<Record<string, string | boolean | undefined>>;
@@ -122,6 +126,7 @@ function callOf(context: CliContext, values: Values, positionals: readonly strin
     },
     flag: (option) => values[option] === true,
     env: context.env,
+    version: context.version,
     stdout: context.stdout,
     stderr: context.stderr,
   };

@@ -21,6 +21,8 @@ export interface Call {
   text(option: string): string | undefined;
   flag(option: string): boolean;
   readonly env: Environment;
+  /** Of this program. */
+  readonly version: string;
   readonly stdout: Output;
   readonly stderr: Output;
 }

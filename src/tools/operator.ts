@@ -5,9 +5,10 @@
 import { mkdirSync, statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { dataPaths } from '../config/paths.ts';
+import { dataPaths, isBackedUp } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
+import { settleExchange } from '../platform/exchange.ts';
 import { LevelStore } from '../platform/level-store.ts';
 import { createLog } from '../platform/log.ts';
 import type { Operations } from '../platform/operations.ts';
@@ -132,7 +133,7 @@ async function ask(path: string, operation: string, args: Args): Promise<unknown
 }
 
 /** Makes the data directory; refuses one of another user, whose gateway could not open what we would leave. */
-function prepareDataDir(dataDir: string): void {
+export function prepareDataDir(dataDir: string): void {
   try {
     mkdirSync(dataDir, { recursive: true, mode: 0o700 });
     const { uid } = statSync(dataDir);
@@ -156,7 +157,9 @@ async function useStored<Result>(
   use: (call: CallOperation) => Promise<Result>,
 ): Promise<Result> {
   prepareDataDir(config.dataDir);
-  const state = await LevelStore.open(dataPaths(config.dataDir).state, { log: createLog('silent') });
+  const log = createLog('silent');
+  const exchanged = await settleExchange({ directory: config.dataDir, isData: isBackedUp, log });
+  const state = await LevelStore.open(dataPaths(config.dataDir).state, { log }).finally(exchanged);
   try {
     const { operations, close } = await openStored({ config, state });
     try {
