@@ -38,7 +38,7 @@ const confirmationsMax = 12;
 /** An alarm not heard by then counts as this late, and is told. */
 const lostMs = 10_000;
 
-interface Alarm {
+export interface Alarm {
   readonly latencyMs: number;
   readonly watchMs: number;
   readonly wasStalled: boolean;
@@ -176,7 +176,7 @@ class Stalls {
 }
 
 /** A directory like the kernel's LED class, in memory as sysfs is, with somebody looking at it. */
-class WatchedLed {
+export class WatchedLed {
   readonly folder: string;
   readonly #watcher: FSWatcher;
   #waiting: { readonly file: string; readonly content: string; resolve(atMs: number): void } | undefined;
@@ -234,19 +234,19 @@ class WatchedLed {
   }
 }
 
-interface Surroundings {
+export interface Surroundings {
   isStalled(): boolean;
   /** Whether part of the backlog has not reached the sink yet. */
   isDraining(): Promise<boolean>;
 }
 
-interface Node {
+export interface Node {
   readonly deviceId: string;
   readonly password: string;
 }
 
 /** Every alarm comes from a node of its own, because a wet one that is acknowledged stays wet for the gateway. */
-async function enrolNodes(gateway: Gateway): Promise<Node[]> {
+export async function enrolNodes(gateway: Gateway): Promise<Node[]> {
   const nodes: Node[] = [];
   for (let index = 0; index < alarmsPerState; index += 1) {
     const deviceId = `leak-${index}`;
@@ -256,7 +256,7 @@ async function enrolNodes(gateway: Gateway): Promise<Node[]> {
   return nodes;
 }
 
-async function soundAlarms(
+export async function soundAlarms(
   gateway: Gateway,
   led: WatchedLed,
   nodes: readonly Node[],

@@ -14,12 +14,14 @@ import { measureJournalWear } from './journal-wear.ts';
 import { measureMemory } from './memory.ts';
 import { measureMqttRate } from './mqtt-rate.ts';
 import { measureStartTime } from './start-time.ts';
+import { measureWearGovernor } from './wear-governor.ts';
 
 const benches: Readonly<Record<string, () => Promise<Section>>> = {
   'mqtt-rate': measureMqttRate,
   'alarm-latency': measureAlarmLatency,
   drain: measureDrain,
   'device-bytes': measureDeviceBytes,
+  'wear-governor': measureWearGovernor,
   memory: measureMemory,
   'start-time': measureStartTime,
   // Parts of it, for whoever looks for the cause of a figure above.

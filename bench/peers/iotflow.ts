@@ -25,6 +25,8 @@ export interface GatewaySettings {
   readonly influxUrl?: string;
   /** A fake or real directory of the kernel's LED class. */
   readonly buzzerLed?: string;
+  /** Further lines of its configuration. */
+  readonly further?: readonly string[];
 }
 
 export interface Gateway extends RunningPeer {
@@ -58,6 +60,7 @@ export function configure(folder: string, settings: GatewaySettings = {}): strin
     );
   }
   if (settings.buzzerLed !== undefined) lines.push('buzzer:', `  led: ${settings.buzzerLed}`);
+  lines.push(...(settings.further ?? []));
   const path = join(folder, 'config.yaml');
   writeFileSync(path, `${lines.join('\n')}\n`);
   return path;

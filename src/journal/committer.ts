@@ -29,6 +29,8 @@ const framesPerSegmentMin = 8;
 
 /** With this much in it padding to whole blocks wastes an eighth at most: nothing is gained by waiting for more. */
 const lingerBytesMax = 8 * 4096;
+/** Part of `ackDelayMaxMs` that is left to the write, however fast those of late were. */
+const reserve = 0.1;
 /** How fast a slow commit is forgotten by those that follow: half of it after 35. */
 const overrunDecay = 0.98;
 
@@ -260,7 +262,9 @@ export class Committer implements Appender {
   /** As long as was asked for, with room for a write that takes twice as long as those of late. */
   get #plannedMs(): number {
     if (this.#lingerMs === 0) return 0;
-    return Math.max(0, Math.min(this.#lingerMs, this.#options.ackDelayMaxMs - 2 * this.#overrunMs));
+    const { ackDelayMaxMs } = this.#options;
+    const reserveMs = Math.max(2 * this.#overrunMs, reserve * ackDelayMaxMs);
+    return Math.max(0, Math.min(this.#lingerMs, ackDelayMaxMs - reserveMs));
   }
 
   /** How long what waits may go on waiting for company. */

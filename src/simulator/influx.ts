@@ -280,6 +280,8 @@ export class FakeInflux {
     // Types a batch brings along count within it, but stay only if its points are stored.
     const newTypes = new Map<string, string>();
     for (const [index, line] of lines.entries()) {
+      // A comment.
+      if (line.startsWith('#')) continue;
       const fault = this.#examine(line, index + 1, newTypes);
       if ('kind' in fault) faults.push(fault);
       else good.push([line, fault]);

@@ -11,6 +11,7 @@ import { checkConfigCommand } from './check-config.ts';
 import type { Call, Command, CommandOption, Output } from './command.ts';
 import { deadLetterCommands } from './dead-letters.ts';
 import { deviceCommands } from './devices.ts';
+import { doctorCommand } from './doctor.ts';
 import { fieldTypeCommands } from './field-types.ts';
 import { restoreCommand } from './restore.ts';
 import { statusCommand } from './status.ts';
@@ -36,6 +37,7 @@ const operatorCommands: readonly Command[] = [
   statusCommand,
   backupCommand,
   restoreCommand,
+  doctorCommand,
 ];
 
 type Values = Readonly<Record<string, string | boolean | undefined>>;

@@ -25,6 +25,8 @@ const defaults = {
 export interface OperatorOptions {
   /** Default 10 s. */
   readonly busyTimeoutMs?: number;
+  /** Default 90 s. */
+  readonly answerTimeoutMs?: number;
 }
 
 type Args = Readonly<Record<string, unknown>>;
@@ -107,7 +109,12 @@ function connectTo(path: string): Promise<Socket> {
 }
 
 /** @throws NobodyListens, GatewayError */
-async function ask(path: string, operation: string, args: Args): Promise<unknown> {
+async function ask(
+  path: string,
+  operation: string,
+  args: Args,
+  { answerTimeoutMs = defaults.answerTimeoutMs }: OperatorOptions,
+): Promise<unknown> {
   const socket = await connectTo(path);
   const line = await new Promise<string>((resolve, reject) => {
     const chunks: Buffer[] = [];
@@ -116,7 +123,7 @@ async function ask(path: string, operation: string, args: Args): Promise<unknown
       socket.destroy();
       reject(new GatewayError('CONTROL_SOCKET_FAILED', message, { cause }));
     };
-    socket.setTimeout(defaults.answerTimeoutMs, () => fail('the gateway does not answer'));
+    socket.setTimeout(answerTimeoutMs, () => fail('the gateway does not answer'));
     socket.on('data', (chunk) => {
       chunks.push(chunk);
       bytes += chunk.length;
@@ -195,7 +202,7 @@ export async function withOperations<Result>(
     try {
       (await connectTo(controlSocket)).destroy();
       return await use(async (operation, args) => {
-        const result = await ask(controlSocket, operation, args);
+        const result = await ask(controlSocket, operation, args, options);
         isAnswered = true;
         return result;
       });

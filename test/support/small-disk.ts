@@ -45,3 +45,8 @@ export function smallDisk(megabytes: number): string {
   onTestFinished(unmount);
   return folder;
 }
+
+/** What the kernel does to a disk it no longer trusts. */
+export function turnReadOnly(disk: string): void {
+  run('mount', ['-o', 'remount,ro', disk]);
+}
