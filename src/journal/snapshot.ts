@@ -90,13 +90,9 @@ export class RingSnapshot implements JournalSnapshot {
       while (part.at < part.end) {
         const bytes = await this.#read(part, part.at, Math.min(pieceBytes, part.end - part.at));
         if (this.#lost !== undefined) throw this.#lost;
-        yield {
-          name: basename(part.segment.path),
-          fileBytes: part.file.bytes,
-          position: part.at,
-          bytes,
-        };
+        const position = part.at;
         part.at += bytes.length;
+        yield { name: basename(part.segment.path), fileBytes: part.file.bytes, position, bytes };
       }
       this.#heldBytes -= part.held?.bytes.length ?? 0;
       part.held = undefined;
