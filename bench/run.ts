@@ -11,6 +11,7 @@ import { progress, type Section, sectionText } from './figures.ts';
 import { measureForwarder } from './forwarder.ts';
 import { measureJournalBacklog } from './journal-backlog.ts';
 import { measureJournalWear } from './journal-wear.ts';
+import { measureLetterWear } from './letter-wear.ts';
 import { measureMemory } from './memory.ts';
 import { measureMqttRate } from './mqtt-rate.ts';
 import { measureStartTime } from './start-time.ts';
@@ -28,6 +29,7 @@ const benches: Readonly<Record<string, () => Promise<Section>>> = {
   forwarder: measureForwarder,
   'journal-backlog': measureJournalBacklog,
   'journal-wear': measureJournalWear,
+  'letter-wear': measureLetterWear,
 };
 
 const asked = argv.slice(2);
