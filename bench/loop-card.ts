@@ -37,7 +37,8 @@ export async function mountLoopCard(folder: string, bytes: number): Promise<Loop
   const mount = join(folder, 'card');
   mkdirSync(mount);
   await runCommand('mount', ['-o', 'noatime', device, mount]);
-  const umount = atExit(() => void succeeds('umount', mount));
+  // Lazily: a process that was just killed may still hold a file on it.
+  const umount = atExit(() => void succeeds('umount', '--lazy', mount));
   return {
     mount,
     written() {
