@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { argv, version } from 'node:process';
 import { measureAlarmLatency } from './alarm-latency.ts';
+import { measureBackup } from './backup.ts';
 import { measureDeviceBytes } from './device-bytes.ts';
 import { measureDrain } from './drain.ts';
 import { progress, type Section, sectionText } from './figures.ts';
@@ -25,6 +26,7 @@ const benches: Readonly<Record<string, () => Promise<Section>>> = {
   'wear-governor': measureWearGovernor,
   memory: measureMemory,
   'start-time': measureStartTime,
+  backup: measureBackup,
   // Parts of it, for whoever looks for the cause of a figure above.
   forwarder: measureForwarder,
   'journal-backlog': measureJournalBacklog,

@@ -597,20 +597,20 @@ async function exists(path: string): Promise<boolean> {
 }
 
 /**
- * Keeps everybody else from opening the store, whatever it holds, which is left as it is as far as LevelDB can. The
- * answer ends that. Nothing is made where there is none.
+ * Whether nobody has the store open. Opens it for a moment, and closes it: a LevelDB that stays open goes by the path of
+ * its folder, whatever lies there by then. What it holds, if anything, does not matter; nothing is made.
  * @throws GatewayError `STORE_LOCKED` when another process has it open.
  */
-export async function lockStore(directory: string): Promise<() => Promise<void>> {
+export async function requireUnlocked(directory: string): Promise<void> {
   // LevelDB makes the folder for its lock even where it is to make nothing.
-  if (!(await exists(directory))) return async () => undefined;
+  if (!(await exists(directory))) return;
   const database = new Level(directory, { createIfMissing: false });
   try {
     await database.open();
   } catch (error) {
-    if (isLocked(error)) {
-      throw new GatewayError('STORE_LOCKED', `${directory} is in use by another process`, { cause: error });
-    }
+    if (!isLocked(error)) return;
+    throw new GatewayError('STORE_LOCKED', `${directory} is in use by another process`, { cause: error });
+  } finally {
+    await database.close();
   }
-  return () => database.close();
 }

@@ -15,7 +15,7 @@ import { systemClock } from '../platform/clock.ts';
 import { makeDirectory, syncDirectory, systemDisk } from '../platform/disk.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import { Exchange } from '../platform/exchange.ts';
-import { LevelStore, type LevelStoreStats, lockStore } from '../platform/level-store.ts';
+import { LevelStore, type LevelStoreStats, requireUnlocked } from '../platform/level-store.ts';
 import { createLog, type Log } from '../platform/log.ts';
 import { Registry } from '../registry/registry.ts';
 import { isBackupEncrypted, type ReadBackup, readBackup } from './backup-file.ts';
@@ -26,8 +26,8 @@ import { askPassphrase, givenPassphrase, passphraseOption } from './passphrase.t
 import { Progress } from './progress.ts';
 import { openStoredJournal } from './stored-journal.ts';
 
-/** Beside what the backup unpacks to: a new ring is made while the copy is opened, and LevelDB wants some room. */
-const spareBytes = 32 * 1024 * 1024;
+/** Beside what the backup unpacks to: the ring's other segments are made anew, and LevelDB wants some room. */
+const spareBytes = 80 * 1024 * 1024;
 const batchBytes = 1024 * 1024;
 
 export const restoreCommand: Command = {
@@ -58,29 +58,34 @@ export const restoreCommand: Command = {
     const checking = new Progress(call, 'checked');
     const whole = await readBackup(file, passphrase, async () => undefined, checking);
     if (call.flag('check')) {
-      report(call, file, whole, {});
+      report(call, config, file, whole, undefined);
       return 0;
     }
-    const before = await asOnlyUser(config, async (exchange, log) => {
+    const before = await asOnlyUser(config, async (exchange, lookAgain) => {
+      const log = createLog('silent');
       await requireRoom(config.dataDir, whole);
       try {
         const folder = await exchange.build();
         await build(folder, file, passphrase, whole, new Progress(call, 'restored'), log);
         await prove(folder, config, whole, log);
         await syncTree(folder);
+        await lookAgain();
       } catch (error) {
         await exchange.discard();
         throw error;
       }
       return await exchange.commit();
     });
-    report(call, file, whole, { before: before ?? null });
+    report(call, config, file, whole, before ?? null);
     return 0;
   },
 };
 
 async function undo(call: Call, config: Config): Promise<number> {
-  const from = await asOnlyUser(config, (exchange) => exchange.undo());
+  const from = await asOnlyUser(config, async (exchange, lookAgain) => {
+    await lookAgain();
+    return await exchange.undo();
+  });
   if (from === undefined) {
     throw new GatewayError('RESTORE_NONE', `nothing was ever restored in ${config.dataDir}`);
   }
@@ -91,7 +96,7 @@ async function undo(call: Call, config: Config): Promise<number> {
 /** No gateway has the data open, and none can open them until it is done. */
 async function asOnlyUser<Result>(
   config: Config,
-  use: (exchange: Exchange, log: Log) => Promise<Result>,
+  use: (exchange: Exchange, lookAgain: () => Promise<void>) => Promise<Result>,
 ): Promise<Result> {
   const { dataDir } = config;
   const { state, controlSocket } = dataPaths(dataDir);
@@ -101,20 +106,19 @@ async function asOnlyUser<Result>(
   );
   if (await isListening(controlSocket)) throw running;
   prepareDataDir(dataDir);
-  const log = createLog('silent');
   let exchange: Exchange | undefined;
-  let unlock: (() => Promise<void>) | undefined;
   try {
-    exchange = await Exchange.open({ directory: dataDir, isData: isBackedUp, log });
-    unlock = await lockStore(state);
-    return await use(exchange, log);
+    exchange = await Exchange.open({ directory: dataDir, isData: isBackedUp, log: createLog('silent') });
+    // From here on no gateway gets past the exchange; one that did just before has its state open by the time of
+    // the second look.
+    await requireUnlocked(state);
+    return await use(exchange, () => requireUnlocked(state));
   } catch (error) {
     if (errorCode(error) === 'STORE_LOCKED') throw running;
     if (error instanceof GatewayError || errorCode(error) === undefined) throw error;
     const why = errorCode(error) === 'ENOSPC' ? 'the disk is full' : String(error);
     throw new GatewayError('RESTORE_FAILED', `cannot restore into ${dataDir}: ${why}`, { cause: error });
   } finally {
-    await unlock?.();
     await exchange?.close();
   }
 }
@@ -297,15 +301,15 @@ async function syncTree(folder: string): Promise<void> {
   await syncDirectory(folder);
 }
 
+/** `before`: where the old data lie; null when there were none; undefined when nothing was restored. */
 function report(
   call: Call,
+  config: Config,
   file: string,
   { header, end }: ReadBackup,
-  restored: { readonly before?: string | null },
+  before: string | null | undefined,
 ): void {
   const points = Object.values(header.points).reduce((sum, count) => sum + count, 0);
-  const what = `made ${header.createdAt} by ${header.gatewayId}, ${header.devices} devices, ${points} points`;
-  const { before } = restored;
   const result = {
     file,
     restored: before !== undefined,
@@ -318,9 +322,13 @@ function report(
     sha256: end.sha256,
     ...(before === undefined ? {} : { before }),
   };
+  const what = `made ${header.createdAt} by ${header.gatewayId}, ${header.devices} devices, ${points} points`;
   const lines = [`${file}: ${before === undefined ? 'whole' : 'restored'}, ${what}`];
   if (typeof before === 'string') {
     lines.push(`The old data are in ${before}; iotflow restore --undo brings them back.`);
+  }
+  if (header.gatewayId !== config.gatewayId) {
+    lines.push(`This gateway is called ${config.gatewayId}: set gateway_id to go on under the other name.`);
   }
   answer(call, result, lines.join('\n'));
 }

@@ -5,6 +5,7 @@ import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSy
 import { join } from 'node:path';
 import { connectAsync } from 'mqtt';
 import { expect, test } from 'vitest';
+import { isBackedUp } from '../../src/config/paths.ts';
 import type { Gateway } from '../../src/gateway.ts';
 import { runCli } from '../../src/tools/cli.ts';
 import { connectDevice, openGateway } from '../support/gateway.ts';
@@ -160,6 +161,15 @@ test('a restore keeps the old data, and undo brings them back', async () => {
   // The newest two of what was replaced stay.
   for (let round = 0; round < 3; round += 1) await iotflow(['restore', file, ...config]);
   expect(readdirSync(join(dataDir, 'restore')).sort()).toEqual(['before-4', 'before-5', 'lock']);
+});
+
+test('every file a gateway keeps is in a backup, or known not to be', async () => {
+  const { folder, dataDir } = home();
+  const gateway = await openGateway(folder);
+  await publish(gateway, 'kitchen', 0, 3);
+  // What is added to the data directory must be put on one of these lists: who restores wants the same gateway.
+  const notBackedUp = ['run', 'restore', 'history'];
+  expect(readdirSync(dataDir).filter((name) => !isBackedUp(name) && !notBackedUp.includes(name))).toEqual([]);
 });
 
 test('what is no whole backup leaves the old data as they are, byte for byte', async () => {
