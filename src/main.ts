@@ -57,3 +57,6 @@ process.exitCode = await runCli(process.argv.slice(2), {
   version,
   commands: [runCommand(startGateway), demoCommand(version), simulateNodeCommand],
 });
+
+// What hangs for good (the system's name lookup cannot be called off) must not keep a command that has ended.
+setTimeout(() => process.exit(), 1_000).unref();

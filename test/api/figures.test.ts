@@ -32,3 +32,14 @@ test('what the caps of the journal cost is said in words, with the time it is ab
   const family = families.find(({ name }) => name === 'iotflow_journal_thinned_points_total');
   expect(family?.samples).toContainEqual({ labels: { window: '1m' }, value: 70_000 });
 });
+
+test('a card that will not last two years is told once some hours have been measured', async () => {
+  const figures = (await openGateway(tempFolder())).figures();
+  const codes = (wear: Partial<GatewayFigures['wear']>) =>
+    healthOf({ ...figures, wear: { ...figures.wear, ...wear } }).reasons.map(({ code }) => code);
+  const day = 86_400_000;
+  expect(codes({ lifeYears: 1.5, measuredMs: day })).toContain('CARD_WEARS_OUT');
+  expect(codes({ lifeYears: 1.5, measuredMs: day / 24 })).not.toContain('CARD_WEARS_OUT');
+  expect(codes({ lifeYears: 2.5, measuredMs: day })).not.toContain('CARD_WEARS_OUT');
+  expect(codes({ lifeYears: undefined, measuredMs: day })).not.toContain('CARD_WEARS_OUT');
+});

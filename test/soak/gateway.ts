@@ -53,7 +53,12 @@ export class SoakGateway {
         ack_timeout_ms: 5000,
       },
       http: { port: options.httpPort },
-      influx: { url: options.influxUrl, token: 'soak-token-of-some-length', timeout_ms: 3000, flush_interval_ms: 500 },
+      influx: {
+        url: options.influxUrl,
+        token: 'soak-token-of-some-length',
+        timeout_ms: 3000,
+        flush_interval_ms: 500,
+      },
       buzzer: { led: options.led },
       journal: { ring_segments: 4 },
       host_health: { interval_ms: 5000 },

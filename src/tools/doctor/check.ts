@@ -39,6 +39,20 @@ export function skipped(why: string): Finding {
   return { status: 'skipped', message: why };
 }
 
+const networkTodos: Readonly<Record<string, string>> = {
+  ENOTFOUND: 'see the line dns',
+  EAI_AGAIN: 'see the line dns',
+  ECONNREFUSED: 'see whether the server runs, and its port',
+  ENETUNREACH: 'see whether this machine is connected to the network',
+  EHOSTUNREACH: 'see whether this machine is connected to the network',
+};
+
+/** What to do when a server was not reached. */
+export function networkTodo(code: string): string {
+  if (/CERT|TLS|SSL/.test(code)) return 'see the line influxdb tls';
+  return networkTodos[code] ?? 'see whether the server runs, its port, and a firewall in between';
+}
+
 /** Asks all of them at once; answers in their order. */
 export async function runChecks(checks: readonly Check[], timeoutMs: number): Promise<CheckedFinding[]> {
   const answers = await Promise.all(

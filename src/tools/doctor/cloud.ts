@@ -4,7 +4,7 @@
 import type { Config } from '../../config/schema.ts';
 import { InfluxWriter } from '../../forwarder/influx-write.ts';
 import { errorCode } from '../../platform/errors.ts';
-import { type Check, type Finding, fail, ok, skipped, warn } from './check.ts';
+import { type Check, type Finding, fail, networkTodo, ok, skipped, warn } from './check.ts';
 
 const requestTimeoutMs = 4_000;
 
@@ -52,12 +52,8 @@ export function influxCheck({ influx }: Config, wallMs: () => number): Check {
       try {
         version = await versionOf(url, signal);
       } catch (error) {
-        return [
-          fail(
-            `${url} cannot be reached: ${failureOf(error)}`,
-            'see whether the server runs, the port, and a firewall',
-          ),
-        ];
+        const why = failureOf(error);
+        return [fail(`${url} cannot be reached: ${why}`, networkTodo(why))];
       }
       return [
         ok(`${url} answers${version}`),
@@ -166,7 +162,8 @@ export function flumeCheck({ flume }: Config): Check {
         });
         return [loginFinding(response.status, (await response.text()).slice(0, 100_000))];
       } catch (error) {
-        return [fail(`${flume.baseUrl} cannot be reached: ${failureOf(error)}`, 'see the network')];
+        const why = failureOf(error);
+        return [fail(`${flume.baseUrl} cannot be reached: ${why}`, networkTodo(why))];
       }
     },
   };

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { connect, type PeerCertificate } from 'node:tls';
 import type { Config } from '../../config/schema.ts';
 import { errorCode } from '../../platform/errors.ts';
-import { type Check, type Finding, fail, ok, skipped, warn } from './check.ts';
+import { type Check, type Finding, fail, networkTodo, ok, skipped, warn } from './check.ts';
 
 const dayMs = 86_400_000;
 /** The gateway renews its own at a start with fewer days left than this. */
@@ -132,7 +132,10 @@ function peerFinding(url: URL, wallMs: number, signal: AbortSignal): Promise<Fin
     signal.addEventListener('abort', () => socket.destroy());
     socket.on('error', (error) => {
       const why = errorCode(error) ?? error.message;
-      resolve(fail(`no TLS with ${url.host}: ${why}`, 'see whether influx.url has the right port'));
+      const todo = /^(?:E[A-Z]+|EAI_AGAIN)$/.test(why)
+        ? networkTodo(why)
+        : 'see whether influx.url has the right port';
+      resolve(fail(`no TLS with ${url.host}: ${why}`, todo));
     });
     socket.on('secureConnect', () => {
       const certificate: PeerCertificate = socket.getPeerCertificate();

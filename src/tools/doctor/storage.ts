@@ -204,7 +204,7 @@ async function flushFindings(dataDir: string, signal: AbortSignal): Promise<Find
       ENOSPC: 'make room on the disk',
       EDQUOT: 'raise the quota of this user',
       EROFS: 'a card that failed turns read-only: see dmesg, replace it',
-      EACCES: `give it to the user of the gateway: chown -R USER ${dataDir}`,
+      EACCES: `run this as the user of the gateway, or give it to that user: chown -R USER ${dataDir}`,
       EIO: 'the disk fails: see dmesg, replace it',
     };
     return [fail(`${dataDir} cannot be written: ${code}`, todos[code] ?? 'see dmesg')];
