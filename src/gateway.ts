@@ -6,6 +6,7 @@
 // Starts sinks first and sources last, so that nothing arrives before there is a place for it; stops in reverse,
 // with a deadline per stage. Deleting a feature is deleting its file and its lines here.
 
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { uptime } from 'node:os';
@@ -22,6 +23,7 @@ import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
 import { influxTarget, journalOptions } from './config/stage-options.ts';
 import { Forwarder } from './forwarder/forwarder.ts';
+import { RemoteClock } from './forwarder/remote-clock.ts';
 import { LearntTypes } from './forwarder/server-types.ts';
 import { Ingest } from './ingest/ingest.ts';
 import { operations as fieldTypeOperations } from './ingest/operations.ts';
@@ -33,8 +35,9 @@ import { WearMeter } from './journal/wear.ts';
 import { gatewayEventPoint } from './model/gateway-event.ts';
 import { encodePoint } from './model/line-protocol.ts';
 import type { Message, Sink } from './model/message.ts';
-import type { FieldValue, Point } from './model/point.ts';
-import type { Clock } from './platform/clock.ts';
+import type { FieldValue, Point, PointClass, PointTime } from './model/point.ts';
+import { bootTime, type Clock } from './platform/clock.ts';
+import { clockProbe } from './platform/clock-trust.ts';
 import { type Disk, systemDisk } from './platform/disk.ts';
 import { GatewayError } from './platform/errors.ts';
 import { settleExchange } from './platform/exchange.ts';
@@ -42,6 +45,7 @@ import { Led } from './platform/led.ts';
 import { LevelStore } from './platform/level-store.ts';
 import type { Log } from './platform/log.ts';
 import type { Operation, Operations } from './platform/operations.ts';
+import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
 import { operations as deviceOperations } from './registry/operations.ts';
 import { Registry } from './registry/registry.ts';
 import { Rules } from './rules/engine.ts';
@@ -66,6 +70,9 @@ export interface GatewayParts {
   readonly random: () => number;
   readonly log: Log;
   readonly version: string;
+  /** Nanoseconds since the machine was started, and whether its wall clock is right; the real ones unless a test says. */
+  readonly bootNs?: () => bigint;
+  readonly clockProbe?: () => Promise<ClockVerdict>;
   /** Where the journal writes; the real disk unless a test slows it down. */
   readonly disk?: Disk;
 }
@@ -134,9 +141,11 @@ interface Started {
 }
 
 async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
-  const { config, clock, random, log } = parts;
+  const { config, random, log } = parts;
   const stageLog = (stage: string) => log.child({ stage });
   const onClose = (stage: string, close: () => Promise<void>) => undo.push({ stage, close });
+  let time: TimeBase | undefined;
+  const clock: Clock = { ...parts.clock, wallMs: () => (time ?? parts.clock).wallMs() };
   const startedMs = clock.monotonicMs();
   const paths = dataPaths(config.dataDir);
 
@@ -153,10 +162,34 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     options: journalOptions(config),
   });
   onClose('journal', () => journal.close());
+  const { trust, synchronizedPath } = config.time;
+  const dates = await TimeBase.open({
+    keeper: journal,
+    clock: parts.clock,
+    bootNs: parts.bootNs ?? bootTime(),
+    trust,
+    probe: parts.clockProbe ?? clockProbe({ synchronizedPath, ...parts.clock }),
+    log: stageLog('time'),
+  });
+  onClose('time', () => dates.close());
+  time = dates;
+  dates.onKnown(() =>
+    journal.date((boot, bootNs) => {
+      const dated = dates.dateOf(boot, bootNs);
+      assert(dated !== undefined, 'BUG: asked for a date nobody knows');
+      return dated;
+    }),
+  );
+  const recordPoint = (pointClass: PointClass, point: Point): Promise<void> => {
+    const append = { class: pointClass, lines: `${encodePoint(point)}\n`, points: 1 } as const;
+    return journal.append(point.boot === undefined ? append : { ...append, undated: true });
+  };
+  // If even these find no room, the counters still say it.
+  dates.onStep((step) => {
+    recordPoint('event', stepPoint(step, config.gatewayId, dates.stamp())).catch(() => undefined);
+  });
   journal.onRetention((report) => {
-    const line = encodePoint(retentionPoint(report, config.gatewayId, clock.wallMs()));
-    // If even this finds no room, the counters still say it.
-    journal.append({ class: 'event', lines: `${line}\n`, points: 1 }).catch(() => undefined);
+    recordPoint('event', retentionPoint(report, config.gatewayId, dates.stamp())).catch(() => undefined);
   });
   const wear = await WearMeter.start({
     journal,
@@ -182,16 +215,17 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const board = await AlarmBoard.open({
     hotState: journal,
     annunciators: led ? [buzzer(led)] : [],
-    record: (change) => {
-      const line = encodePoint(alarmPoint(change, config.gatewayId));
-      return journal.append({ class: 'alarm', lines: `${line}\n`, points: 1 });
-    },
+    record: (change) => recordPoint('alarm', alarmPoint(change, config.gatewayId)),
     clock,
+    time: dates,
     log: stageLog('alarms'),
   });
   onClose('alarms', () => board.close());
   const rules = new Rules().add(wetRule()).add(silenceRule({ deadlineMs: config.rules.silentAfterMs }));
-  const now = () => ({ monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() });
+  const now = () => ({
+    monotonicMs: clock.monotonicMs(),
+    wallMs: dates.isKnown ? dates.wallMs() : undefined,
+  });
   const ticking = setInterval(() => {
     board.apply(rules.tick(now()));
     board.tick();
@@ -208,7 +242,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     describe: (deviceId) => registry.get(deviceId),
     gatewayId: config.gatewayId,
     observe: (points, message) => board.apply(rules.observe(points, now()), message.receivedMonotonicMs),
-    clock,
+    time: dates,
     log: stageLog('ingest'),
   });
   registry.onChange(({ deviceId, status }) => {
@@ -233,6 +267,13 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     },
   });
   onClose('forwarder', () => forwarder.close({ deadlineMs: stageDeadlineMs / 2 }));
+
+  if (influx.url !== undefined && !dates.isKnown) {
+    const { url } = influx;
+    const remote = RemoteClock.start({ url, clock, observe: (answer) => dates.observeRemote(answer) });
+    dates.onKnown(() => remote.stop());
+    onClose('remote-clock', async () => remote.stop());
+  }
 
   const sink: Sink = (message) => {
     registry.touch(message.deviceId, clock.wallMs(), clock.monotonicMs());
@@ -263,7 +304,8 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
       if (kind === 'acknowledge') await board.acknowledge(alarmIdIn(payload), by);
       if (kind === 'silence') board.silence(by);
     },
-    clock,
+    // As the broker's own: it counts the lifetime of messages by the machine's wall clock, right or wrong.
+    clock: parts.clock,
     log: stageLog('mqtt'),
   });
   onClose('mqtt', () => mqtt.close());
@@ -307,6 +349,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     syncBoundsMs: syncBucketsMs,
     wear: wear.stats(),
     state: state.stats(),
+    time: dates.stats(),
     ingest: ingest.stats(),
     forwarder: forwarder.stats(),
     mqtt: mqtt.stats(),
@@ -419,12 +462,12 @@ function alarmPoint(change: AlarmChange, gatewayId: string): Point {
       ['gateway', gatewayId],
     ]),
     fields,
-    timeNs: BigInt(Math.round(change.atMs * 1e6)),
+    ...change.at,
   };
 }
 
 /** What the journal's caps have cost. */
-function retentionPoint(report: RetentionReport, gatewayId: string, wallMs: number): Point {
+function retentionPoint(report: RetentionReport, gatewayId: string, time: PointTime): Point {
   const fields = new Map<string, FieldValue>([
     ['class', report.class],
     ['detail', report.detail],
@@ -438,8 +481,17 @@ function retentionPoint(report: RetentionReport, gatewayId: string, wallMs: numb
   ] as const) {
     if (ms !== undefined) fields.set(name, new Date(ms).toISOString());
   }
-  const timeNs = BigInt(Math.round(wallMs * 1e6));
-  return gatewayEventPoint({ gatewayId, kind: report.kind, fields, time: { timeNs } });
+  return gatewayEventPoint({ gatewayId, kind: report.kind, fields, time });
+}
+
+/** A jump of the wall clock: why the times of points do. */
+function stepPoint({ fromMs, toMs }: ClockStep, gatewayId: string, time: PointTime): Point {
+  const fields = new Map([
+    ['from_ms', fromMs],
+    ['to_ms', toMs],
+    ['step_ms', toMs - fromMs],
+  ]);
+  return gatewayEventPoint({ gatewayId, kind: 'clock_step', fields, time });
 }
 
 /** A button on a node: `{root}/devices/{id}/alarms/acknowledge`. */

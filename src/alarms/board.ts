@@ -4,6 +4,7 @@
 // the background and are tried until they succeed: a full disk must not silence anyone.
 
 import type { AlarmPriority, AlarmState, Condition } from '../model/alarm.ts';
+import type { PointTime } from '../model/point.ts';
 import type { Clock } from '../platform/clock.ts';
 import { GatewayError } from '../platform/errors.ts';
 import { Histogram, type HistogramSnapshot } from '../platform/histogram.ts';
@@ -13,6 +14,7 @@ import { Persistence, type StateKeeper } from './persistence.ts';
 import {
   type AlarmFacts,
   parseFacts,
+  type Raised,
   rankOf,
   type Sound,
   soundOfAll,
@@ -29,8 +31,7 @@ export interface AlarmChange {
   readonly facts: AlarmFacts;
   readonly from: AlarmState;
   readonly to: AlarmState;
-  /** Wall clock, milliseconds. */
-  readonly atMs: number;
+  readonly at: PointTime;
   /** Who acknowledged. */
   readonly by?: string;
 }
@@ -44,8 +45,22 @@ export interface AlarmView {
   readonly message: string;
   readonly active: boolean;
   readonly acknowledged: boolean;
-  readonly raisedMs: number;
+  /** Milliseconds since the Unix epoch; absent while the date is not known. */
+  readonly raisedMs?: number;
+  /** The time is the latest it can have been: the machine did not know the date before it was started anew. */
+  readonly isRaisedUncertain?: true;
+  /** Milliseconds ago; where the date is not known, and the machine has been running since. */
+  readonly raisedAgoMs?: number;
   readonly raisedCount: number;
+}
+
+/** What is known of the time; `platform/time-base.ts`. */
+export interface AlarmTime {
+  readonly isKnown: boolean;
+  readonly boot: number;
+  wallMs(): number;
+  stamp(): PointTime;
+  dateOf(boot: number, bootNs: bigint): { readonly timeNs: bigint; readonly isCertain: boolean } | undefined;
 }
 
 export interface AlarmBoardOptions {
@@ -55,6 +70,7 @@ export interface AlarmBoardOptions {
   /** Stores the change as a point of class `alarm`. Rejects when it must be tried again. */
   readonly record: (change: AlarmChange) => Promise<void>;
   readonly clock: Clock;
+  readonly time: AlarmTime;
   readonly log: Log;
   readonly alarmsMax?: number;
   readonly hushMs?: number;
@@ -85,6 +101,13 @@ export interface AlarmBoardStats {
   readonly recordFailures: number;
   readonly unrecorded: number;
   readonly recordsDropped: number;
+}
+
+/** One moment, as points, facts and shelves have it. */
+interface Now {
+  readonly at: PointTime;
+  readonly raised: Raised;
+  readonly shelfMs: number;
 }
 
 const keyPrefix = 'alarms/';
@@ -136,24 +159,24 @@ export class AlarmBoard {
    */
   apply(conditions: readonly Condition[], receivedMonotonicMs?: number): void {
     if (conditions.length === 0) return;
-    const wallMs = this.#options.clock.wallMs();
+    const now = this.#now();
     const changes: AlarmChange[] = [];
     let hasRaised = false;
     for (const condition of conditions) {
       const before = this.#alarms.get(condition.id);
-      const after = withCondition(before, condition, wallMs);
+      const after = withCondition(before, condition, now.raised);
       if (after === undefined || after === before) continue;
       const isRaise = after.active && after.raisedCount !== (before?.raisedCount ?? 0);
       if (isRaise) {
         this.#raised += 1;
         hasRaised = true;
-        if (before === undefined) this.#makeRoom(changes, wallMs);
+        if (before === undefined) this.#makeRoom(changes, now);
         // Whoever hushed one leak does not know of the next.
         if (after.priority === 'critical') this.#hushedUntilMs = undefined;
       }
-      this.#put(after, wallMs);
+      this.#put(after, now);
       if (isRaise || before?.active !== after.active) {
-        changes.push(changeOf(isRaise ? 'raised' : 'cleared', before, after, wallMs));
+        changes.push(changeOf(isRaise ? 'raised' : 'cleared', before, after, now));
       }
     }
     const soundBefore = this.#sound;
@@ -186,14 +209,14 @@ export class AlarmBoard {
    * saving goes on).
    */
   async acknowledge(id: string | undefined, by: string): Promise<readonly string[]> {
-    const wallMs = this.#options.clock.wallMs();
+    const now = this.#now();
     const chosen = id === undefined ? [...this.#alarms.values()] : [this.#known(id)];
     const changes: AlarmChange[] = [];
     for (const before of chosen) {
       if (before.acknowledged) continue;
       const after = withAcknowledgement(before, by);
-      this.#put(after, wallMs);
-      changes.push({ ...changeOf('acknowledged', before, after, wallMs), by });
+      this.#put(after, now);
+      changes.push({ ...changeOf('acknowledged', before, after, now), by });
     }
     this.#updateSound();
     const saved = this.#follow(changes);
@@ -203,28 +226,30 @@ export class AlarmBoard {
   }
 
   /** Quiet for ten minutes; a new critical alarm is heard all the same. Not kept over a restart. */
-  silence(by: string): { readonly untilMs: number } {
+  silence(by: string): { readonly forMs: number; readonly untilMs: number | undefined } {
     const hushMs = this.#options.hushMs ?? defaults.hushMs;
     this.#hushedUntilMs = this.#options.clock.monotonicMs() + hushMs;
     this.#options.log.info({ event: 'alarms_silenced', by, hushMs }, 'Alarms are silenced');
     this.#updateSound();
-    return { untilMs: this.#options.clock.wallMs() + hushMs };
+    const { time } = this.#options;
+    return { forMs: hushMs, untilMs: time.isKnown ? time.wallMs() + hushMs : undefined };
   }
 
   /** All that are not normal, the most important first. */
   list(): readonly AlarmView[] {
-    const wallMs = this.#options.clock.wallMs();
+    const now = this.#now();
+    const raisedMs = (facts: AlarmFacts) => this.#raisedView(facts, now).raisedMs ?? Number.MAX_SAFE_INTEGER;
     return [...this.#alarms.values()]
-      .sort((a, b) => rankOf(b) - rankOf(a) || b.raisedMs - a.raisedMs)
+      .sort((a, b) => rankOf(b) - rankOf(a) || raisedMs(b) - raisedMs(a))
       .map((facts) => ({
         id: facts.id,
-        state: stateOf(facts, wallMs),
+        state: stateOf(facts, now.shelfMs),
         priority: facts.priority,
         deviceId: facts.deviceId,
         message: facts.message,
         active: facts.active,
         acknowledged: facts.acknowledged,
-        raisedMs: facts.raisedMs,
+        ...this.#raisedView(facts, now),
         raisedCount: facts.raisedCount,
       }));
   }
@@ -264,8 +289,32 @@ export class AlarmBoard {
     return facts;
   }
 
-  #put(facts: AlarmFacts, wallMs: number): void {
-    const isNormal = stateOf(facts, wallMs) === 'normal';
+  #now(): Now {
+    const { time } = this.#options;
+    const at = time.stamp();
+    const ms = Number(at.timeNs / 1_000_000n);
+    const raised = at.boot === undefined ? { raisedMs: ms } : { raisedMs: ms, raisedBoot: at.boot };
+    return { at, raised, shelfMs: this.#shelfMs };
+  }
+
+  /** Nothing stays shelved by a clock that may be weeks behind. */
+  get #shelfMs(): number {
+    const { time } = this.#options;
+    return time.isKnown ? time.wallMs() : Number.POSITIVE_INFINITY;
+  }
+
+  #raisedView({ raisedMs, raisedBoot }: AlarmFacts, now: Now) {
+    if (raisedBoot === undefined) return { raisedMs };
+    const dated = this.#options.time.dateOf(raisedBoot, BigInt(Math.round(raisedMs)) * 1_000_000n);
+    if (dated !== undefined) {
+      const view = { raisedMs: Number(dated.timeNs / 1_000_000n) };
+      return dated.isCertain ? view : { ...view, isRaisedUncertain: true as const };
+    }
+    return raisedBoot === now.raised.raisedBoot ? { raisedAgoMs: now.raised.raisedMs - raisedMs } : {};
+  }
+
+  #put(facts: AlarmFacts, { shelfMs }: Now): void {
+    const isNormal = stateOf(facts, shelfMs) === 'normal';
     if (isNormal) this.#alarms.delete(facts.id);
     else this.#alarms.set(facts.id, facts);
     const value = isNormal ? undefined : Buffer.from(JSON.stringify(facts));
@@ -273,7 +322,7 @@ export class AlarmBoard {
   }
 
   /** At the limit the least important gives way; sound is never the price. */
-  #makeRoom(changes: AlarmChange[], wallMs: number): void {
+  #makeRoom(changes: AlarmChange[], now: Now): void {
     if (this.#alarms.size < (this.#options.alarmsMax ?? defaults.alarmsMax)) return;
     let least: AlarmFacts | undefined;
     for (const facts of this.#alarms.values()) {
@@ -286,9 +335,9 @@ export class AlarmBoard {
     changes.push({
       verb: 'evicted',
       facts: least,
-      from: stateOf(least, wallMs),
+      from: stateOf(least, now.shelfMs),
       to: 'normal',
-      atMs: wallMs,
+      at: now.at,
     });
   }
 
@@ -298,7 +347,7 @@ export class AlarmBoard {
   }
 
   #wantedSound(): Sound {
-    return soundOfAll(this.#alarms.values(), this.#options.clock.wallMs(), this.#isHushed());
+    return soundOfAll(this.#alarms.values(), this.#shelfMs, this.#isHushed());
   }
 
   #updateSound(): void {
@@ -330,13 +379,13 @@ function changeOf(
   verb: AlarmVerb,
   before: AlarmFacts | undefined,
   after: AlarmFacts,
-  wallMs: number,
+  { at, shelfMs }: Now,
 ): AlarmChange {
   return {
     verb,
     facts: after,
-    from: before === undefined ? 'normal' : stateOf(before, wallMs),
-    to: stateOf(after, wallMs),
-    atMs: wallMs,
+    from: before === undefined ? 'normal' : stateOf(before, shelfMs),
+    to: stateOf(after, shelfMs),
+    at,
   };
 }

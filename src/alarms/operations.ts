@@ -18,8 +18,8 @@ export function operations(board: AlarmBoard): Operations {
     acknowledged: await board.acknowledge(text(args, 'id'), text(args, 'by') ?? 'operator'),
   });
   const silence: Operation = async (args) => {
-    const { untilMs } = board.silence(text(args, 'by') ?? 'operator');
-    return { until: new Date(untilMs).toISOString() };
+    const { forMs, untilMs } = board.silence(text(args, 'by') ?? 'operator');
+    return { for_ms: forMs, until: untilMs === undefined ? null : new Date(untilMs).toISOString() };
   };
   return new Map([
     ['alarms.list', list],

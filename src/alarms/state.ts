@@ -15,10 +15,12 @@ export interface AlarmFacts {
   readonly active: boolean;
   readonly acknowledged: boolean;
   readonly acknowledgedBy?: string;
-  /** Wall clock, milliseconds. Shelved until then: shown, never heard. */
+  /** Milliseconds since the Unix epoch. Shelved until then: shown, never heard. */
   readonly shelvedUntilMs?: number;
-  /** Wall clock, milliseconds, of the last time it was raised. */
+  /** When it was last raised: milliseconds since the Unix epoch; since the start of `raisedBoot` where that is set. */
   readonly raisedMs: number;
+  /** The machine's boot, when the date was not known. */
+  readonly raisedBoot?: number;
   /** How many times it was raised since it was last normal. */
   readonly raisedCount: number;
 }
@@ -34,6 +36,9 @@ const soundOf = {
   low: 'trouble',
   notice: 'off',
 } as const satisfies Record<AlarmPriority, Sound>;
+
+/** When something was raised, as the facts have it. */
+export type Raised = Pick<AlarmFacts, 'raisedMs' | 'raisedBoot'>;
 
 /** `normal` means: nothing is left to know, the alarm can be forgotten. */
 export function stateOf(facts: AlarmFacts, wallMs: number): AlarmState {
@@ -72,7 +77,7 @@ export function rankOf(facts: AlarmFacts): number {
 export function withCondition(
   before: AlarmFacts | undefined,
   condition: Condition,
-  wallMs: number,
+  raised: Raised,
 ): AlarmFacts | undefined {
   const { id, rule, deviceId, priority, latching, message, active } = condition;
   if (before === undefined) {
@@ -80,7 +85,7 @@ export function withCondition(
     return {
       ...{ id, rule, deviceId, priority, latching, message, active },
       acknowledged: false,
-      raisedMs: wallMs,
+      ...raised,
       raisedCount: 1,
     };
   }
@@ -89,12 +94,12 @@ export function withCondition(
   // Raised anew, or grown more serious: whoever acknowledged it did not acknowledge this.
   const isNew = !before.active || rankOf({ ...before, priority }) > rankOf(before);
   if (!isNew) return { ...before, message };
-  const { acknowledgedBy: _, ...rest } = before;
+  const { acknowledgedBy: _by, raisedBoot: _boot, ...rest } = before;
   return {
     ...rest,
     ...{ rule, deviceId, priority, latching, message, active },
     acknowledged: false,
-    raisedMs: wallMs,
+    ...raised,
     raisedCount: before.raisedCount + 1,
   };
 }
@@ -128,6 +133,7 @@ export function parseFacts(bytes: Buffer): AlarmFacts | undefined {
     typeof facts.active === 'boolean' &&
     typeof facts.acknowledged === 'boolean' &&
     typeof facts.raisedMs === 'number' &&
+    (facts.raisedBoot === undefined || typeof facts.raisedBoot === 'number') &&
     typeof facts.raisedCount === 'number' &&
     (facts.shelvedUntilMs === undefined || typeof facts.shelvedUntilMs === 'number') &&
     (facts.acknowledgedBy === undefined || typeof facts.acknowledgedBy === 'string');

@@ -11,6 +11,7 @@ import type { WearStats } from '../journal/wear.ts';
 import type { HistogramSnapshot } from '../platform/histogram.ts';
 import type { LedStats } from '../platform/led.ts';
 import type { LevelStoreStats } from '../platform/level-store.ts';
+import type { TimeStats } from '../platform/time-base.ts';
 import type { RegistryStats } from '../registry/registry.ts';
 import type { RulesStats } from '../rules/engine.ts';
 import type { HostHealthStats } from '../sources/host/host-health.ts';
@@ -27,6 +28,7 @@ export interface GatewayFigures {
   readonly syncBoundsMs: readonly number[];
   readonly wear: WearStats;
   readonly state: LevelStoreStats;
+  readonly time: TimeStats;
   readonly ingest: IngestStats;
   readonly forwarder: ForwarderStats;
   readonly mqtt: ReturnType<MqttSource['stats']>;
@@ -219,6 +221,19 @@ function wearFamilies({ wear, journal }: GatewayFigures): MetricFamily[] {
   ];
 }
 
+function timeFamilies({ time, journal }: GatewayFigures): MetricFamily[] {
+  return [
+    gauge('clock_known', '1 when the date is known.', time.isKnown ? 1 : 0),
+    counter('clock_steps_total', 'Steps of the wall clock while it was trusted.', time.steps),
+    family(
+      'gauge',
+      'journal_undated_points',
+      'Points that wait for the date to be known.',
+      each('class', journal.undated),
+    ),
+  ];
+}
+
 function ingestFamilies({ ingest, rules }: GatewayFigures): MetricFamily[] {
   return [
     counter('ingest_messages_total', 'Messages from every source.', ingest.messages),
@@ -376,6 +391,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     counter('devices_damaged_records_total', 'Registry records left out at start.', registry.damagedRecords),
     ...journalFamilies(figures),
     ...wearFamilies(figures),
+    ...timeFamilies(figures),
     ...ingestFamilies(figures),
     ...forwarderFamilies(figures),
     ...mqttFamilies(figures),
@@ -383,6 +399,11 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...hostFamilies(figures),
     ...backupFamilies(figures),
   ];
+}
+
+function minutes(ms: number): string {
+  const count = Math.floor(ms / 60_000);
+  return count === 1 ? 'a minute' : `${count} minutes`;
 }
 
 /** Less and a person should buy a better card, or send less. */
@@ -398,7 +419,7 @@ const stalledBytes = 1024 * 1024;
  * reason of a gateway that is fine.
  */
 export function healthOf(figures: GatewayFigures): Health {
-  const { journal, wear, forwarder, alarms, buzzer, registry } = figures;
+  const { journal, wear, forwarder, alarms, buzzer, registry, time } = figures;
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
   if (journal.isSpillFailing && journal.ring.free === 0) {
@@ -426,6 +447,15 @@ export function healthOf(figures: GatewayFigures): Health {
     worth.push({
       code: 'UPLINK_PAUSED',
       message: `InfluxDB refuses to write: ${forwarder.reason ?? 'unknown reason'}. Nothing is lost, points wait.`,
+    });
+  }
+  if (time.unknownMs !== undefined) {
+    const { alarm, event, telemetry } = journal.undated;
+    worth.push({
+      code: 'CLOCK_UNKNOWN',
+      message:
+        `The date has not been known for ${minutes(time.unknownMs)}: ${alarm + event + telemetry} points wait for it. ` +
+        'Give this machine a time server (NTP), or see time.trust.',
     });
   }
   const { quarantined, deadLetters } = journal;

@@ -81,6 +81,7 @@ const url = v.pipe(
   }, urlExpected),
 );
 
+const clockTrusts = ['auto', 'always', 'synchronized'] as const;
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
 const serialPath = pattern('a path that starts with /', /^\/[^\p{Cc}]{1,4095}$/u);
@@ -209,6 +210,10 @@ export const configSchema = v.object({
   dead_letters: v.object({
     max: wholeNumber(0, 10_000_000, 10_000),
     max_bytes: atLeast(0, 64 * mebibyte),
+  }),
+  time: v.object({
+    trust: v.optional(v.picklist(clockTrusts, `one of ${clockTrusts.join(', ')}`), 'auto'),
+    synchronized_path: v.optional(path),
   }),
   rules: v.object({ silent_after_ms: wholeNumber(1_000, 86_400_000, 150_000) }),
   registry: v.object({ devices_max: wholeNumber(1, 100_000, 1_000) }),

@@ -19,14 +19,13 @@ import { encodeFieldValue, encodeLine, encodeSeries } from '../model/line-protoc
 import type { Channel, Message, Sink } from '../model/message.ts';
 import { type FieldValue, fieldTypeOf, type Point, type PointClass, type PointTime } from '../model/point.ts';
 import { lineWrittenAs, misfitReason, type ServerTypes, writtenAs } from '../model/server-type.ts';
-import type { Clock } from '../platform/clock.ts';
 import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { decode, type Fault, type Sample } from './decode.ts';
 import { FieldTypes } from './field-types.ts';
 import { arrivalOf, isUndated, lineIn, messageIn, valueIn } from './replay.ts';
 import { Seen } from './seen.ts';
-import { Stamp } from './stamp.ts';
+import { Stamp, type StampTime } from './stamp.ts';
 
 /** What the registry says about a device, and becomes tags. */
 export interface DeviceDescription {
@@ -46,7 +45,7 @@ export interface IngestOptions {
   readonly serverTypes?: ServerTypes;
   /** Called synchronously, before any await. Must not throw. */
   readonly observe: (points: readonly Point[], message: Message) => void;
-  readonly clock: Clock;
+  readonly time: StampTime;
   readonly log: Log;
   /** How many fields can have a pinned type. */
   readonly fieldTypesMax?: number;
@@ -100,6 +99,7 @@ export type Replayed =
 interface Work {
   lines: string;
   points: number;
+  isUndated: boolean;
   readonly letters: DeadLetter[];
 }
 
@@ -123,7 +123,7 @@ export class Ingest {
     this.#options = options;
     this.#types = types;
     this.#seen = seen;
-    this.#stamp = new Stamp(options.clock);
+    this.#stamp = new Stamp(options.time);
   }
 
   /** Restores the pinned types and the sequence windows. @throws what the hot state throws. */
@@ -177,7 +177,7 @@ export class Ingest {
       }
     }
 
-    const work: Work = { lines: '', points: 0, letters: [] };
+    const work: Work = { lines: '', points: 0, isUndated: false, letters: [] };
     for (const [index, point] of points.entries()) {
       const sample = samples[index];
       if (sample === undefined) continue;
@@ -199,7 +199,7 @@ export class Ingest {
     if (letter.isCut) return { kind: 'impossible', reason: 'only its beginning was kept' };
     const line = lineIn(letter);
     const message = messageIn(letter);
-    const work: Work = { lines: '', points: 0, letters: [] };
+    const work: Work = { lines: '', points: 0, isUndated: false, letters: [] };
     if (line !== undefined) this.#encodeLine(work, letter, line);
     else if (message !== undefined) this.#encodeAgain(work, letter, message);
     else return { kind: 'impossible', reason: 'it is no message and no line' };
@@ -230,10 +230,8 @@ export class Ingest {
     const { samples } = decode(message);
     for (const [index, sample] of samples.entries()) {
       const isOwn = sample.timeNs !== undefined && this.#stamp.isPlausible(sample.timeNs);
-      const point = {
-        ...this.#pointOf(message, sample),
-        ...(isOwn ? {} : arrivalOf(letter, index)),
-      };
+      const { boot: _now, ...own } = this.#pointOf(message, sample);
+      const point = isOwn ? own : { ...own, ...arrivalOf(letter, index) };
       if (sample.fault !== undefined) this.#refuse(work, message, sample, sample.fault, point);
       else this.#encode(work, message, point);
     }
@@ -308,12 +306,12 @@ export class Ingest {
   }
 
   #pointOf(message: Message, sample: Sample): Point {
-    return {
-      measurement: sample.measurement,
-      tags: this.#seriesOf(message.deviceId, sample.measurement).tags,
-      fields: sample.fields,
-      timeNs: this.#stamp.timeOf(sample.timeNs),
-    };
+    const { measurement, fields } = sample;
+    const { tags } = this.#seriesOf(message.deviceId, measurement);
+    const { timeNs, boot } = this.#stamp.timeOf(sample.timeNs);
+    return boot === undefined
+      ? { measurement, tags, fields, timeNs }
+      : { measurement, tags, fields, timeNs, boot };
   }
 
   #seriesOf(deviceId: string, measurement: string): Series {
@@ -367,6 +365,7 @@ export class Ingest {
     const isKnown = serverTypes !== undefined && serverTypes.size > 0;
     work.lines += `${isKnown ? lineWrittenAs(line, serverTypes) : line}\n`;
     work.points += 1;
+    if (point.boot !== undefined) work.isUndated = true;
   }
 
   /** Why the value cannot be stored in this field; undefined when it can. */
@@ -431,7 +430,9 @@ export class Ingest {
         ? this.#seen.mark(deviceId, identity.stream, identity.seq)
         : [];
     const state: StateWrite[] = pins.length === 0 ? marks : [...pins, ...marks];
-    const append: Append = { class: classOf[channel], lines: work.lines, points: work.points, state };
+    const { lines, points, isUndated } = work;
+    const dated: Append = { class: classOf[channel], lines, points, state };
+    const append: Append = isUndated ? { ...dated, undated: true } : dated;
     this.#inFlight += 1;
     const durable =
       work.letters.length === 0

@@ -342,6 +342,11 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     return this.#committer.append(append);
   }
 
+  /** The journal's own clock: milliseconds it has been running, over all starts. */
+  get runningMs(): number {
+    return this.#journalMs();
+  }
+
   get pendingBytes(): number {
     return this.#committer.pendingBytes;
   }

@@ -27,3 +27,39 @@ export function systemClock(): Clock {
     bootId: readBootId(),
   };
 }
+
+/** Clocks read one behind the other differ a little. */
+const toleranceNs = 50_000_000n;
+/** A machine that wakes up finds out after so much running time at the latest. */
+const checkIntervalNs = 20_000_000n;
+
+function uptimeNs(): bigint | undefined {
+  try {
+    const seconds = Number.parseFloat(readFileSync('/proc/uptime', 'utf8'));
+    return Number.isFinite(seconds) ? BigInt(Math.round(seconds * 1000)) * 1_000_000n : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Nanoseconds since the machine was started, the same for all processes of a boot. The monotonic clock stands still
+ * while the machine sleeps; its uptime does not, but counts in hundredths of a second: what the uptime is ahead was
+ * slept.
+ */
+export function bootTime(
+  monotonicNs: () => bigint = () => process.hrtime.bigint(),
+  readUptimeNs: () => bigint | undefined = uptimeNs,
+): () => bigint {
+  let sleptNs = 0n;
+  let checkedNs: bigint | undefined;
+  return () => {
+    const ns = monotonicNs();
+    if (checkedNs === undefined || ns - checkedNs >= checkIntervalNs) {
+      checkedNs = ns;
+      const aheadNs = (readUptimeNs() ?? 0n) - ns;
+      if (aheadNs - sleptNs > toleranceNs) sleptNs = aheadNs;
+    }
+    return ns + sleptNs;
+  };
+}

@@ -8,8 +8,8 @@ import type { Point } from '../model/point.ts';
 export interface Moment {
   /** For durations. */
   readonly monotonicMs: number;
-  /** Only to judge how old a point is. */
-  readonly wallMs: number;
+  /** Only to judge how old a point is; undefined while the date is not known, when every report counts as the present. */
+  readonly wallMs: number | undefined;
 }
 
 export interface Step<State> {

@@ -142,8 +142,13 @@ export function wetRule(options: WetOptions = {}): Rule<WetState> {
       const value = point.fields.get('wet');
       if (value === undefined) return undefined;
       const state = before ?? unknown;
+      const { timeNs, boot } = point;
+      // Nobody can say that it is old: sound first. It says nothing of which report is the newest either.
+      if (now.wallMs === undefined || boot !== undefined) {
+        const next = { ...state, isPastShown: false };
+        return isWet(value) ? wetNow(next, deviceId) : dryNow(next, deviceId, now);
+      }
       const nowNs = BigInt(Math.floor(now.wallMs)) * 1_000_000n;
-      const { timeNs } = point;
       if (timeNs < nowNs - BigInt(historyMs) * 1_000_000n) {
         const step = isWet(value) ? wetOnce : dryOnce;
         return step(state, timeNs, deviceId, now);

@@ -20,7 +20,16 @@ interface ShownAlarm {
   readonly state: string;
   readonly priority: string;
   readonly message: string;
-  readonly raisedMs: number;
+  readonly raisedMs?: number;
+  readonly isRaisedUncertain?: boolean;
+  readonly raisedAgoMs?: number;
+}
+
+function sinceOf({ raisedMs, isRaisedUncertain, raisedAgoMs }: ShownAlarm): string {
+  if (raisedMs !== undefined)
+    return `${new Date(raisedMs).toISOString()}${isRaisedUncertain ? ' at the latest' : ''}`;
+  if (raisedAgoMs === undefined) return 'date unknown';
+  return `${Math.round(raisedAgoMs / 60_000)} min ago`;
 }
 
 const listCommand: Command = {
@@ -29,12 +38,12 @@ const listCommand: Command = {
   options: common,
   run: async (given) => {
     const result = (await call(given, 'alarms.list', {})) as { alarms: readonly ShownAlarm[] };
-    const rows = result.alarms.map(({ id, state, priority, message, raisedMs }) => [
-      id,
-      state,
-      priority,
-      new Date(raisedMs).toISOString(),
-      message,
+    const rows = result.alarms.map((alarm) => [
+      alarm.id,
+      alarm.state,
+      alarm.priority,
+      sinceOf(alarm),
+      alarm.message,
     ]);
     const table = formatTable(['ID', 'STATE', 'PRIORITY', 'SINCE', 'MESSAGE'], rows);
     answer(given, result, rows.length === 0 ? 'no alarms' : table);
@@ -65,7 +74,8 @@ const silenceCommand: Command = {
   options: common,
   run: async (given) => {
     const result = await call(given, 'alarms.silence', { by });
-    answer(given, result, `silent until ${(result as { until?: unknown }).until}`);
+    const { until } = result as { until?: unknown };
+    answer(given, result, typeof until === 'string' ? `silent until ${until}` : 'silent for some minutes');
     return 0;
   },
 };

@@ -48,7 +48,14 @@ export const storedLetters: OpenStored = async ({ config, state }) => {
       describe: (deviceId) => registry.get(deviceId),
       gatewayId: config.gatewayId,
       observe: () => undefined,
-      clock,
+      // Letters bring their own times.
+      time: {
+        isKnown: true,
+        boot: 0,
+        wallMs: () => clock.wallMs(),
+        bootNs: () => 0n,
+        dateOf: () => undefined,
+      },
       log,
     });
     const operations = new Map([

@@ -5,7 +5,7 @@ import { operations } from '../../src/alarms/operations.ts';
 import type { Sound } from '../../src/alarms/state.ts';
 import type { Condition } from '../../src/model/alarm.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
-import { fakeClock, MemoryJournal } from '../ingest/fakes.ts';
+import { fakeClock, knownTime, MemoryJournal } from '../ingest/fakes.ts';
 
 const log = pino({ level: 'silent' });
 
@@ -18,6 +18,7 @@ async function opened(overrides: Partial<AlarmBoardOptions> = {}, journal = new 
     annunciators: [{ name: 'test', sound: (sound) => void sounds.push(sound) }],
     record: async (change) => void recorded.push(change),
     clock,
+    time: knownTime(clock),
     log,
     retryMs: 5,
     ...overrides,

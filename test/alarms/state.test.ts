@@ -102,25 +102,32 @@ test('of several alarms the most serious is heard, and none while hushed', () =>
 });
 
 test('a condition that ends without having begun is nothing', () => {
-  expect(withCondition(undefined, { ...condition, active: false }, nowMs)).toBeUndefined();
+  expect(withCondition(undefined, { ...condition, active: false }, { raisedMs: nowMs })).toBeUndefined();
 });
 
 test('acknowledged water that comes again is unacknowledged', () => {
   const known = withAcknowledgement(facts(), 'me');
-  const dry = withCondition({ ...known, acknowledged: false }, { ...condition, active: false }, nowMs)!;
-  const again = withCondition({ ...dry, acknowledged: true }, condition, nowMs)!;
+  const dry = withCondition(
+    { ...known, acknowledged: false },
+    { ...condition, active: false },
+    { raisedMs: nowMs },
+  )!;
+  const again = withCondition({ ...dry, acknowledged: true }, condition, { raisedMs: nowMs })!;
   expect(again).toMatchObject({ active: true, acknowledged: false, raisedCount: 2, raisedMs: nowMs });
   expect(again.acknowledgedBy).toBeUndefined();
 });
 
 test('water that is still there does not undo the acknowledgement', () => {
   const known = withAcknowledgement(facts(), 'me');
-  expect(withCondition(known, condition, nowMs)).toEqual(known);
+  expect(withCondition(known, condition, { raisedMs: nowMs })).toEqual(known);
 });
 
 test('an acknowledged alarm that grows more serious must be acknowledged again', () => {
   const known = withAcknowledgement(facts({ priority: 'low' }), 'me');
-  expect(withCondition(known, condition, nowMs)).toMatchObject({ priority: 'critical', acknowledged: false });
+  expect(withCondition(known, condition, { raisedMs: nowMs })).toMatchObject({
+    priority: 'critical',
+    acknowledged: false,
+  });
 });
 
 test('what is active and unacknowledged matters more than what is over', () => {

@@ -1,5 +1,7 @@
 // A journal in memory whose disk can be stalled or broken, for tests of what stands before it.
 
+import type { AlarmTime } from '../../src/alarms/board.ts';
+import type { StampTime } from '../../src/ingest/stamp.ts';
 import type {
   Append,
   Appender,
@@ -31,6 +33,18 @@ export function fakeClock(wallMs = Date.UTC(2026, 10, 21)): FakeClock {
     setWallMs(ms) {
       wall = ms;
     },
+  };
+}
+
+/** A time base on a clock that is right. */
+export function knownTime(clock: Clock): StampTime & AlarmTime {
+  return {
+    isKnown: true,
+    boot: 1,
+    wallMs: () => clock.wallMs(),
+    bootNs: () => BigInt(Math.round(clock.monotonicMs() * 1e6)),
+    dateOf: () => undefined,
+    stamp: () => ({ timeNs: BigInt(Math.round(clock.wallMs() * 1e6)) }),
   };
 }
 

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { Ingest, type IngestOptions } from '../../src/ingest/ingest.ts';
 import type { Point } from '../../src/model/point.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
-import { fakeClock, MemoryJournal, message } from './fakes.ts';
+import { fakeClock, knownTime, MemoryJournal, message } from './fakes.ts';
 
 const log = pino({ level: 'silent' });
 
@@ -17,7 +17,7 @@ async function opened(overrides: Partial<IngestOptions> = {}, journal = new Memo
     describe: (deviceId) => ({ name: `The ${deviceId}`, type: 'probe', location: 'kitchen' }),
     gatewayId: 'gw-1',
     observe: (points) => void observed.push(...points),
-    clock,
+    time: knownTime(clock),
     log,
     ...overrides,
   });
@@ -278,12 +278,25 @@ test.each([
   expect(ingest.stats().timesReplaced).toBe(1);
 });
 
-test('while the gateway itself has no time, the node is believed', async () => {
-  const { ingest, journal, clock } = await opened();
-  clock.setWallMs(0);
+test('while the gateway itself has no time, a node that has one is believed, others are counted from the boot', async () => {
+  const time = {
+    ...knownTime(fakeClock()),
+    ...{ isKnown: false, boot: 77, wallMs: () => Date.UTC(2026, 9, 1), bootNs: () => 5_000n },
+  };
+  const { ingest, journal, observed } = await opened({ time });
   await ingest.take(message('{"v":1,"timestamp":"2026-11-21T00:00:00Z"}'));
   expect(journal.points()[0]?.time).toBe(1_795_219_200_000_000_000n);
+  expect(journal.appends[0]?.undated).toBeUndefined();
   expect(ingest.stats().timesReplaced).toBe(0);
+  await ingest.take(message('{"v":1}'));
+  await ingest.take(message('{"v":1,"timestamp":"2106-01-01T00:00:00Z"}'));
+  expect(journal.lines().slice(1)).toEqual([
+    expect.stringMatching(/ v=1 b77\+5000$/),
+    expect.stringMatching(/ v=1 b77\+5001$/),
+  ]);
+  expect(journal.appends.slice(1).map(({ undated }) => undated)).toEqual([true, true]);
+  expect(observed.map(({ boot }) => boot)).toEqual([undefined, 77, 77]);
+  expect(ingest.stats().timesReplaced).toBe(1);
 });
 
 test('a renamed device gets its new tags with the next point', async () => {

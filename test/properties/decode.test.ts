@@ -9,7 +9,7 @@ import { Ingest } from '../../src/ingest/ingest.ts';
 import { parseLine } from '../../src/model/line-protocol.ts';
 import type { Channel } from '../../src/model/message.ts';
 import { seededRandom } from '../../src/simulator/random.ts';
-import { fakeClock, MemoryJournal, message } from '../ingest/fakes.ts';
+import { fakeClock, knownTime, MemoryJournal, message } from '../ingest/fakes.ts';
 import { collectGarbage } from '../support/garbage.ts';
 
 const runs = Number(process.env.IOTFLOW_FUZZ_RUNS ?? 50_000);
@@ -29,7 +29,7 @@ async function openedIngest(journal: MemoryJournal) {
     describe: () => undefined,
     gatewayId: 'gw',
     observe: () => undefined,
-    clock: fakeClock(),
+    time: knownTime(fakeClock()),
     log: pino({ level: 'silent' }),
   });
 }
@@ -175,7 +175,7 @@ test('one ingest that takes the same devices for ever keeps a bounded state', as
     describe: () => undefined,
     gatewayId: 'gw',
     observe: () => undefined,
-    clock: fakeClock(),
+    time: knownTime(fakeClock()),
     log: pino({ level: 'silent' }),
     fieldTypesMax: 100,
     seenDevicesMax: 50,

@@ -8,6 +8,9 @@ export class MemorySessionLog implements SessionLog {
   /** Set to make writes wait, or fail. */
   beforeWrite: (() => Promise<void>) | undefined;
   writes = 0;
+  get runningMs(): number {
+    return performance.now();
+  }
 
   constructor(durable: ReadonlyMap<string, Buffer> = new Map()) {
     this.#durable = new Map(durable);

@@ -105,12 +105,12 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
       if (session === undefined || packet.messageId === undefined) return undefined;
       if (client.conn !== undefined && hooks.isOverflowing(client as BrokerClient)) return undefined;
       const queued = sessions.acknowledged(session, packet.messageId);
-      return queued === undefined ? undefined : queuedPacket(queued);
+      return queued === undefined ? undefined : queuedPacket(sessions, queued);
     },
     outgoingStream(client: BrokerClient): Readable {
       const session = sessions.find(client.id);
       if (session === undefined) return Readable.from([]);
-      return Readable.from(queuedPackets(session, client));
+      return Readable.from(queuedPackets(sessions, session, client));
     },
 
     async incomingStorePacket(client: BrokerClient, packet: BrokerPacket): Promise<void> {
@@ -161,23 +161,24 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
 
 function* retainedPackets(sessions: Sessions, filters: readonly string[]): Generator<BrokerPacket> {
   for (const message of sessions.retainedMatching(filters))
-    yield { cmd: 'publish', ...packetFields(message) };
+    yield { cmd: 'publish', ...packetFields(sessions, message) };
 }
 
-function packetFields(message: StoredMessage) {
+function packetFields(sessions: Sessions, message: StoredMessage) {
+  const messageExpiry = sessions.brokerExpiry(message);
   return {
     topic: message.topic,
     payload: message.payload,
     qos: message.qos,
     retain: message.retain,
     ...(message.properties === undefined ? {} : { properties: message.properties }),
-    ...(message.messageExpiry === undefined ? {} : { messageExpiry: message.messageExpiry }),
+    ...(messageExpiry === undefined ? {} : { messageExpiry }),
   };
 }
 
-function queuedPacket(queued: QueuedMessage): BrokerPacket {
+function queuedPacket(sessions: Sessions, queued: QueuedMessage): BrokerPacket {
   return {
-    ...packetFields(queued.message),
+    ...packetFields(sessions, queued.message),
     cmd: queued.released ? 'pubrel' : 'publish',
     brokerId: fromQueue,
     brokerCounter: queued.seq,
@@ -189,11 +190,15 @@ function queuedPacket(queued: QueuedMessage): BrokerPacket {
 }
 
 /** What waits for a client, in order, no faster than its socket takes it. */
-async function* queuedPackets(session: Session, client: BrokerClient): AsyncGenerator<BrokerPacket> {
+async function* queuedPackets(
+  sessions: Sessions,
+  session: Session,
+  client: BrokerClient,
+): AsyncGenerator<BrokerPacket> {
   for (const queued of [...session.queue.values()]) {
     if (client.closed) return;
     if (!session.queue.has(queued.seq) || !queued.linked || queued.sentOn === client) continue;
-    yield queuedPacket(queued);
+    yield queuedPacket(sessions, queued);
     if (client.conn.writableLength > paceBytes) await drained(client);
   }
 }

@@ -9,6 +9,8 @@ export interface LogWrite {
 }
 
 export interface SessionLog {
+  /** Milliseconds it has been open, over all starts: what must not end because a clock was set. */
+  readonly runningMs: number;
   entries(prefix: string): AsyncIterable<readonly [key: string, value: Buffer]>;
   get(key: string): Promise<Buffer | undefined>;
   /** Resolves when durable. Rejects with a `GatewayError` when it may succeed later. */

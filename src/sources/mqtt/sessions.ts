@@ -362,8 +362,9 @@ export class Sessions {
   /** Retains a publish that the broker is delivering; most were prepared. */
   retain(publish: Publish): void {
     if (this.#prepared.get(publish.payload)?.retained === true) return;
-    if (!this.#keepRetained(publish)) return;
-    this.#log.writeLazily([retainedWrite(publish)]);
+    const retained = { ...publish, messageExpiry: this.#expiry(publish) };
+    if (!this.#keepRetained(retained)) return;
+    this.#log.writeLazily([retainedWrite(retained)]);
   }
 
   /** Whether a retained message of this size may be kept for the owner of its topic. */
@@ -595,11 +596,22 @@ export class Sessions {
     return true;
   }
 
-  /** [MQTT 5, 3.3.2.3.3]: the lifetime goes on while the message waits. */
+  /**
+   * [MQTT 5, 3.3.2.3.3]: the lifetime goes on while the message waits. Kept on the log's running time; the broker counts
+   * it by the wall clock, for one step at a time: a clock that jumps must not make a message expire.
+   */
   #expiry(publish: Publish): number | undefined {
     const seconds = publish.properties?.messageExpiryInterval;
-    if (publish.messageExpiry !== undefined || typeof seconds !== 'number') return publish.messageExpiry;
-    return this.#clock.wallMs() + seconds * 1000;
+    if (publish.messageExpiry !== undefined) {
+      return this.#log.runningMs + publish.messageExpiry - this.#clock.wallMs();
+    }
+    return typeof seconds === 'number' ? this.#log.runningMs + seconds * 1000 : undefined;
+  }
+
+  /** On the wall clock, as the broker wants it, right now. */
+  brokerExpiry({ messageExpiry }: StoredMessage): number | undefined {
+    if (messageExpiry === undefined) return undefined;
+    return this.#clock.wallMs() + messageExpiry - this.#log.runningMs;
   }
 
   #countRetained(owner: string | undefined, change: number): void {

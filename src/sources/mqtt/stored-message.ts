@@ -10,7 +10,7 @@ export interface StoredMessage {
   readonly retain: boolean;
   /** MQTT 5 properties that travel with the message. */
   readonly properties?: Record<string, unknown> | undefined;
-  /** Milliseconds since the epoch. */
+  /** On the log's running time, milliseconds. */
   readonly messageExpiry?: number | undefined;
 }
 
