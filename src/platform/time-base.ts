@@ -110,6 +110,7 @@ export class TimeBase {
   #lastStampNs = 0n;
   #samples: bigint[] = [];
   #isDeciding = false;
+  #isWarned = false;
   #looking: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #steps = 0;
@@ -149,13 +150,6 @@ export class TimeBase {
     await time.#save(obsoleteKey);
     time.#restore();
     if (!time.isKnown) await time.#look();
-    const { source } = time.stats();
-    if (source === undefined) {
-      options.log.warn(
-        { event: 'clock_unknown', wallMs: options.clock.wallMs() },
-        'The clock cannot be trusted yet; points wait in the journal for their dates',
-      );
-    } else options.log.info({ event: 'clock_known', source }, 'The clock is trusted');
     time.#timer = setInterval(() => void time.tick(), tickMs);
     time.#timer.unref();
     return time;
@@ -246,6 +240,12 @@ export class TimeBase {
       if (ns - this.#current.lastNs >= markKnownNs) this.#mark(ns);
     }
     if (!this.isKnown || this.#remoteStartNs !== undefined) await this.#look();
+    if (this.isKnown || this.#isWarned) return;
+    this.#isWarned = true;
+    this.#options.log.warn(
+      { event: 'clock_unknown', wallMs: this.#options.clock.wallMs() },
+      'The clock cannot be trusted yet; points wait in the journal for their dates',
+    );
   }
 
   stats(): TimeStats {
@@ -317,7 +317,8 @@ export class TimeBase {
     this.#remoteStartNs = remoteStartNs;
     this.#wallOffsetNs = anchorNs ?? wallOffsetNs;
     if (wasKnown) return;
-    this.#options.log.info({ event: 'clock_known', source }, 'The clock is trusted');
+    const level = this.#isWarned ? 'info' : 'debug';
+    this.#options.log[level]({ event: 'clock_known', source }, 'The clock is trusted');
     for (const listener of this.#knownListeners.splice(0)) listener();
   }
 
