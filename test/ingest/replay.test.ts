@@ -4,7 +4,7 @@ import { Ingest, type IngestOptions } from '../../src/ingest/ingest.ts';
 import type { StoredLetter } from '../../src/journal/contract.ts';
 import type { ServerType, ServerTypes } from '../../src/model/server-type.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
-import { fakeClock, MemoryJournal, message } from './fakes.ts';
+import { fakeClock, knownTime, MemoryJournal, message } from './fakes.ts';
 
 async function opened(overrides: Partial<IngestOptions> = {}) {
   const journal = new MemoryJournal();
@@ -19,7 +19,7 @@ async function opened(overrides: Partial<IngestOptions> = {}) {
     observe: () => {
       observed += 1;
     },
-    clock,
+    time: knownTime(clock),
     log: pino({ level: 'silent' }),
     ...overrides,
   });
@@ -68,6 +68,26 @@ test('a field that was refused joins the point it came with: same series, same t
   expect(observed()).toBe(2);
   // Pinned anew, and durable with the point.
   expect(journal.replaced.get(letter.id)?.append.state).toHaveLength(1);
+});
+
+test('what came before the date was known is replayed without one, whatever is known by then, and the other way', async () => {
+  const clock = fakeClock();
+  const time = { ...knownTime(clock), isKnown: false, boot: 77, bootNs: () => 5_000n };
+  const { ingest, journal } = await opened({ time });
+  const refuse = async (id: string) => {
+    await ingest.take(message('{"v":1,"bad":[]}'));
+    return { ...stored(journal, clock.wallMs(), id), bytes: Buffer.from('{"v":1}') };
+  };
+  const undated = await refuse('1');
+  time.isKnown = true;
+  const dated = await refuse('2');
+  expect(await ingest.replay(undated)).toEqual({ kind: 'replayed' });
+  expect(journal.lines().at(-1)).toMatch(/ v=1 b77\+5000$/);
+  expect(journal.replaced.get('1')?.append.undated).toBe(true);
+  time.isKnown = false;
+  expect(await ingest.replay(dated)).toEqual({ kind: 'replayed' });
+  expect(journal.lines().at(-1)).toMatch(/ v=1 \d{19}$/);
+  expect(journal.replaced.get('2')?.append.undated).toBeUndefined();
 });
 
 test('a message without a time gets that of its arrival, an implausible one too, its own is kept', async () => {
