@@ -80,7 +80,7 @@ function idsOf(args: Args): string[] | undefined {
 }
 
 function limitOf(args: Args, most: number): number {
-  const limit = args.limit ?? most;
+  const limit = args.limit === undefined ? most : args.limit;
   if (typeof limit === 'number' && Number.isInteger(limit) && limit >= 1 && limit <= most) return limit;
   throw invalid(`limit: expected a whole number from 1 to ${most}`);
 }

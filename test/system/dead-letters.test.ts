@@ -179,7 +179,13 @@ test('a payload nobody can read is shown byte by byte, dropped only when confirm
     complaint: 'iotflow: no dead letter 9\n',
   });
   expect((await iotflow('dead-letters', 'replay', '2')).text).toContain('1 refused again');
-  expect((await iotflow('dead-letters', 'drop', '--all')).code).toBe(1);
+  expect(await iotflow('dead-letters', 'drop', '--all')).toMatchObject({
+    code: 1,
+    complaint: 'iotflow: dropping with --all cannot be undone: add --yes\n',
+  });
+  for (const argv of [['list', '--limit', 'x'], ['replay'], ['replay', '2', '--all'], ['drop', 'two']]) {
+    expect((await iotflow('dead-letters', ...argv)).code, argv.join(' ')).toBe(1);
+  }
   expect(await list()).toHaveLength(3);
   expect((await iotflow('dead-letters', 'drop', '1')).text).toBe('1 dropped\n');
   expect((await iotflow('dead-letters', 'drop', '--all', '--yes', '--code', 'NOT_JSON')).text).toBe(
