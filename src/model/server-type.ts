@@ -1,7 +1,7 @@
 // What InfluxDB keeps a field as. The gateway knows numbers; InfluxDB tells integers from floats, and a field that
 // was first written as an integer (by whatever wrote it before us) refuses `50` and takes `50i`. Pure.
 
-import { putTogether, takeApart } from './line-parts.ts';
+import { type LineField, putTogether, takeApart } from './line-parts.ts';
 
 export type ServerType = 'float' | 'integer' | 'unsigned' | 'boolean' | 'string';
 
@@ -66,12 +66,25 @@ export function lineWrittenAs(line: string, types: Pick<ServerTypes, 'typeOf'>):
   let isChanged = false;
   const fields = parts.fields.map((field) => {
     const type = types.typeOf(parts.measurement, field.name);
-    const value = type === undefined ? undefined : writtenAs(field.value, type);
+    const value =
+      type === undefined
+        ? undefined
+        : (writtenAs(field.value, type) ?? writtenAs(roundedMean(field, parts.fields), type));
     if (value === undefined || value === field.value) return field;
     isChanged = true;
     return { ...field, value };
   });
   return isChanged ? putTogether({ ...parts, fields }) : line;
+}
+
+/**
+ * A mean of thinned integers (`thinning.ts`) has a fraction, and its extremes beside it: they say what it is, and are
+ * worth more than the fraction. Any other value stays as it is.
+ */
+function roundedMean({ name, value }: LineField, fields: readonly LineField[]): string {
+  const isBeside = (other: string) => fields.some((field) => field.name === other);
+  const isMean = typeOfValue(value) === 'float' && isBeside(`${name}_min`) && isBeside(`${name}_max`);
+  return isMean ? String(Math.round(Number(value))) : value;
 }
 
 /** Why a value cannot be stored: for people. */

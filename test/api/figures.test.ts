@@ -43,3 +43,16 @@ test('a card that will not last two years is told once some hours have been meas
   expect(codes({ lifeYears: 2.5, measuredMs: day })).not.toContain('CARD_WEARS_OUT');
   expect(codes({ lifeYears: undefined, measuredMs: day })).not.toContain('CARD_WEARS_OUT');
 });
+
+test('dead letters are told with the command to look at them, and those that fell to the cap', async () => {
+  const figures = (await openGateway(tempFolder())).figures();
+  const messages = (deadLetters: Partial<GatewayFigures['journal']['deadLetters']>) => {
+    const journal = { ...figures.journal, deadLetters: { ...figures.journal.deadLetters, ...deadLetters } };
+    return healthOf({ ...figures, journal })
+      .reasons.filter(({ code }) => code.startsWith('DEAD_LETTERS'))
+      .map(({ message }) => message);
+  };
+  expect(messages({})).toEqual([]);
+  expect(messages({ letters: 3 })).toEqual(['3 readings could not be used: iotflow dead-letters list.']);
+  expect(messages({ letters: 3, dropped: 7 })[1]).toContain('7 of the oldest are gone for good');
+});

@@ -41,6 +41,14 @@ describe('A value for a field of a known type', () => {
     expect(lineWrittenAs('m a\\ b=50 b3+17', types)).toBe('m a\\ b=50i b3+17');
     expect(lineWrittenAs('no line at all', types)).toBe('no line at all');
   });
+
+  test('a mean of thinned integers is rounded, because its extremes stand beside it', () => {
+    const types = {
+      typeOf: (_: string, field: string): ServerType | undefined => (field === 'v' ? 'integer' : undefined),
+    };
+    expect(lineWrittenAs('m v=50.4,v_min=40,v_max=60 17', types)).toBe('m v=50i,v_min=40,v_max=60 17');
+    expect(lineWrittenAs('m v=50.4,v_min=40 17', types)).toBe('m v=50.4,v_min=40 17');
+  });
 });
 
 test('whatever point is encoded, its line comes apart as it is read, and together as it was', () => {
