@@ -8,7 +8,7 @@
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { dirname, join } from 'node:path';
 import { AlarmBoard, type AlarmChange } from './alarms/board.ts';
@@ -38,7 +38,7 @@ import type { Message, Sink } from './model/message.ts';
 import type { FieldValue, Point, PointClass, PointTime } from './model/point.ts';
 import { bootTime, type Clock } from './platform/clock.ts';
 import { clockProbe } from './platform/clock-trust.ts';
-import { type Disk, systemDisk } from './platform/disk.ts';
+import { clearForDirectory, type Disk, replaceFile, systemDisk } from './platform/disk.ts';
 import { GatewayError } from './platform/errors.ts';
 import { settleExchange } from './platform/exchange.ts';
 import { Led } from './platform/led.ts';
@@ -48,6 +48,7 @@ import type { Operation, Operations } from './platform/operations.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
 import { operations as deviceOperations } from './registry/operations.ts';
 import { Registry } from './registry/registry.ts';
+import { fileWitness } from './registry/witness.ts';
 import { Rules } from './rules/engine.ts';
 import { silenceRule } from './rules/silence.ts';
 import { wetRule } from './rules/wet.ts';
@@ -151,6 +152,10 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
 
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   const exchanged = await settleExchange({ directory: config.dataDir, isData: isBackedUp, log });
+  for (const folder of ['journal', 'run']) {
+    if (!(await clearForDirectory(join(config.dataDir, folder)))) continue;
+    log.error({ event: 'folder-damaged', folder }, 'There was something else in its place; it was set aside');
+  }
   const state = await LevelStore.open(paths.state, { log: stageLog('state') }).finally(exchanged);
   onClose('state', () => state.close());
   const journal = await Journal.open({
@@ -208,6 +213,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     store: state.room('registry'),
     clock,
     randomBytes,
+    witness: fileWitness(paths.registryWitness),
     devicesMax: config.registry.devicesMax,
   });
 
@@ -396,8 +402,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
 /** Whole or not at all: whoever waits for the file may read it the moment it is there. */
 async function writePorts(file: string, ports: GatewayPorts): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-  await writeFile(`${file}.new`, `${JSON.stringify(ports)}\n`, { mode: 0o600 });
-  await rename(`${file}.new`, file);
+  await replaceFile(file, `${JSON.stringify(ports)}\n`, 0o600);
 }
 
 /** Undefined: none is configured. Null: it cannot be opened; the gateway goes on and /health says so. */

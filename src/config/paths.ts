@@ -5,6 +5,8 @@ import { join } from 'node:path';
 export interface DataPaths {
   /** LevelDB: registry, alarms, cursors, sessions. */
   readonly state: string;
+  /** Beside LevelDB's files, which leave it alone: what replaces the one replaces the other. */
+  readonly registryWitness: string;
   /** What exists only while a gateway runs. */
   readonly controlSocket: string;
   readonly portsFile: string;
@@ -13,6 +15,7 @@ export interface DataPaths {
 export function dataPaths(dataDir: string): DataPaths {
   return {
     state: join(dataDir, 'state'),
+    registryWitness: join(dataDir, 'state', 'registry-revisions'),
     controlSocket: join(dataDir, 'run', 'control.sock'),
     portsFile: join(dataDir, 'run', 'ports.json'),
   };

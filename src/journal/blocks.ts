@@ -7,6 +7,8 @@ import assert from 'node:assert/strict';
 import { pointClasses } from '../model/point.ts';
 import type { LevelRoom } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
+import type { StoreWrite } from '../platform/store.ts';
+import type { RowAnchor } from './anchor.ts';
 import type { ClassIndex } from './class-index.ts';
 
 const headerBytes = 64;
@@ -129,6 +131,31 @@ function insert(numbers: number[], number: number): void {
   numbers.sort((a, b) => a - b);
 }
 
+const noAnchor: RowAnchor = { first: 0, end: 0, pointsFinished: 0, pointsPut: 0 };
+
+/** Outside the range of any row. */
+function markKey(name: string): string {
+  return `first/${name}`;
+}
+
+/** Beside the deletions it goes with: what is below is missing with good reason. */
+function markOf(name: string, first: number, pointsFinished: number): StoreWrite {
+  return { key: markKey(name), value: Buffer.from(JSON.stringify({ first, pointsFinished })) };
+}
+
+function decodeMark(value: Buffer | undefined): Pick<RowAnchor, 'first' | 'pointsFinished'> {
+  if (value === undefined) return noAnchor;
+  // Ours, and under a checksum.
+  return JSON.parse(value.toString()) as Pick<RowAnchor, 'first' | 'pointsFinished'>;
+}
+
+/** What is known of a row: the anchor, unless more was finished since. */
+function later(anchor: RowAnchor, mark: Pick<RowAnchor, 'first' | 'pointsFinished'>): RowAnchor {
+  if (mark.first <= anchor.first) return anchor;
+  const end = Math.max(anchor.end, mark.first);
+  return { ...mark, end, pointsPut: Math.max(anchor.pointsPut, mark.pointsFinished) };
+}
+
 class Row {
   readonly index: RowIndex;
   readonly name: RowName;
@@ -138,6 +165,9 @@ class Row {
   end = 0;
   /** Next one to hand out, if none was given back. */
   next = 0;
+  /** Blocks below it have been read once; points of all before it. */
+  seenEnd = 0;
+  seenPoints = 0;
   /** Given back, in order. */
   returned: number[] = [];
   /** Undated and passed over, in order. */
@@ -161,6 +191,12 @@ class Row {
   constructor(index: RowIndex) {
     this.index = index;
     this.name = rowNames[index];
+  }
+
+  /** Blocks up to this one have been read, or known to be missing, with so many points so far. */
+  see(number: number, points: number): void {
+    this.seenEnd = number + 1;
+    this.seenPoints = points;
   }
 
   /** The number of the oldest block nobody holds, which from now on somebody does. */
@@ -195,6 +231,7 @@ export class Blocks {
   readonly #rows = [new Row(0), new Row(1), new Row(2), new Row(3), new Row(4)] as const;
   #lost = 0;
   #lostPoints = 0;
+  #changes = 0;
   #compacting: Promise<void> | undefined;
 
   private constructor(room: LevelRoom, log: Log) {
@@ -202,19 +239,33 @@ export class Blocks {
     this.#log = log;
   }
 
-  static async open(room: LevelRoom, log: Log): Promise<Blocks> {
+  /** `anchors` say, by row, what was there at least. */
+  static async open(room: LevelRoom, log: Log, anchors: readonly RowAnchor[] = []): Promise<Blocks> {
     const blocks = new Blocks(room, log);
-    for (const row of blocks.#rows) await blocks.#openRow(row);
+    for (const [index, row] of blocks.#rows.entries()) await blocks.#openRow(row, anchors[index]);
     return blocks;
   }
 
-  async #openRow(row: Row): Promise<void> {
-    const range = { gte: `${row.name}/`, lt: `${row.name}0`, limit: 1 };
+  async #openRow(row: Row, anchor: RowAnchor = noAnchor): Promise<void> {
+    const range = { gte: `${row.name}/`, lt: `${row.name}0` };
     const first = await this.#edge(row, range);
     const last = await this.#edge(row, { ...range, reverse: true });
-    if (first === undefined || last === undefined) return;
+    const known = later(anchor, decodeMark(await this.#room.get(markKey(row.name))));
+    this.#countLost(row, known, first, last);
+    if (first === undefined || last === undefined) {
+      // Numbers are not used again: an anchor would not fit to them.
+      row.first = known.end;
+      row.next = known.end;
+      row.see(known.end - 1, known.pointsPut);
+      row.end = known.end;
+      row.deletedFrom = known.end;
+      row.pointsPut = known.pointsPut;
+      row.pointsFinished = known.pointsPut;
+      return;
+    }
     row.first = first.number;
     row.next = first.number;
+    row.see(first.number - 1, first.pointsBefore);
     row.deletedFrom = first.number;
     row.end = last.number + 1;
     row.pointsPut = last.pointsBefore + last.points;
@@ -228,14 +279,82 @@ export class Blocks {
     row.newestMs = last.newestMs;
   }
 
-  async #edge(
-    row: Row,
-    range: { gte: string; lt: string; limit: number; reverse?: boolean },
-  ): Promise<Block | undefined> {
+  async #edge(row: Row, range: { gte: string; lt: string; reverse?: boolean }): Promise<Block | undefined> {
     for await (const [key, value] of this.#room.entries(range)) {
-      return decode(row.index, Number(key.slice(row.name.length + 1)), value);
+      const block = decode(row.index, Number(key.slice(row.name.length + 1)), value);
+      if (block !== undefined) return block;
     }
     return undefined;
+  }
+
+  /** What LevelDB lost at the ends of a row; in between it shows when it is wanted. */
+  #countLost(row: Row, known: RowAnchor, first: Block | undefined, last: Block | undefined): void {
+    const from = first?.number ?? known.end;
+    const to = last === undefined ? known.end : last.number + 1;
+    const before = Math.max(0, Math.min(from, known.end) - known.first);
+    const behind = Math.max(0, known.end - Math.max(to, known.first));
+    if (before + behind === 0) return;
+    let points = 0;
+    if (before > 0) points += Math.max(0, (first?.pointsBefore ?? known.pointsPut) - known.pointsFinished);
+    if (behind > 0 && last !== undefined) {
+      points += Math.max(
+        0,
+        known.pointsPut - Math.max(last.pointsBefore + last.points, known.pointsFinished),
+      );
+    }
+    this.#lost += before + behind;
+    this.#lostPoints += points;
+    this.#log.error(
+      { event: 'journal-block-lost', row: row.name, number: known.first, blocks: before + behind, points },
+      'LevelDB lost blocks',
+    );
+  }
+
+  /**
+   * Counts a block that is missing, with all points up to the next that is there, and writes one of nothing in its
+   * place: it is counted once, however often the journal is opened before the row has drained.
+   */
+  async #replaceLost(row: Row, number: number): Promise<void> {
+    const next = await this.#edge(row, { gte: row.key(number), lt: row.key(row.end) });
+    const points = number === row.seenEnd ? (next?.pointsBefore ?? row.pointsPut) - row.seenPoints : 0;
+    this.#lost += 1;
+    this.#lostPoints += points;
+    this.#log.error({ event: 'journal-block-lost', row: row.name, number, points }, 'LevelDB lost a block');
+    if (number === row.seenEnd) row.see(number, row.seenPoints + points);
+    const header: BlockHeader = {
+      points,
+      linesBytes: 0,
+      isUndated: false,
+      toSequence: next === undefined ? row.toSequence : 0,
+      oldestMs: row.oldestMs,
+      newestMs: next?.oldestMs ?? row.newestMs,
+    };
+    const before = {
+      points: (next?.pointsBefore ?? row.pointsPut) - points,
+      bytes: (next?.bytesBefore ?? row.bytesPut) - headerBytes,
+      undated: next?.undatedBefore ?? row.undatedPut,
+    };
+    const value = encode(header, before, Buffer.alloc(0));
+    await this.#room.write([{ key: row.key(number), value }]).catch((error: unknown) => {
+      // It may be counted again after the next start.
+      this.#log.warn({ event: 'journal-block-lost-again', number, error: String(error) }, 'not written down');
+    });
+    await this.#finish(row, number, { points, bytes: headerBytes, undated: 0 });
+  }
+
+  /** What is true of the rows at this moment, for the next opening to compare with. */
+  anchors(): RowAnchor[] {
+    return this.#rows.map(({ first, end, pointsFinished, pointsPut }) => ({
+      first,
+      end,
+      pointsFinished,
+      pointsPut,
+    }));
+  }
+
+  /** Grows with everything that changes the anchors. */
+  get changes(): number {
+    return this.#changes;
   }
 
   stats(index: RowIndex): BlockStats {
@@ -313,23 +432,27 @@ export class Blocks {
     assert(last !== undefined, 'BUG: a block in place of none');
     const from = this.#rows[last.row];
     // Among them may be some that had been finished, and waited for those before them.
-    const keys: string[] = [];
-    for (let number = from.first; number <= last.number; number += 1) keys.push(from.key(number));
-    await this.#put(this.#rows[index], header, body, keys);
+    const gone = sumsOf(sources);
+    const mark = markOf(from.name, last.number + 1, from.pointsFinished + gone.points);
+    const writes: StoreWrite[] = [mark];
+    for (let number = from.first; number <= last.number; number += 1) {
+      writes.push({ key: from.key(number), value: undefined });
+    }
+    await this.#put(this.#rows[index], header, body, writes);
     for (let number = from.first; number <= last.number; number += 1) from.finished.delete(number);
     from.first = last.number + 1;
     from.oldestMs = Math.max(from.oldestMs, last.newestMs);
-    this.#account(from, sumsOf(sources));
+    this.#account(from, gone);
     this.#tidy(from);
   }
 
-  async #put(row: Row, header: BlockHeader, body: Buffer, deletes: readonly string[]): Promise<void> {
+  async #put(row: Row, header: BlockHeader, body: Buffer, writes: readonly StoreWrite[]): Promise<void> {
     const before = { points: row.pointsPut, bytes: row.bytesPut, undated: row.undatedPut };
     const value = encode(header, before, body);
-    const writes = deletes.map((key) => ({ key, value: undefined }));
     await this.#room.write([{ key: row.key(row.end), value }, ...writes]);
     if (row.first === row.end) row.oldestMs = header.oldestMs;
     row.end += 1;
+    this.#changes += 1;
     row.pointsPut += header.points;
     row.bytesPut += value.length;
     if (header.isUndated) row.undatedPut += header.points;
@@ -366,14 +489,15 @@ export class Blocks {
         throw error;
       }
       const block = value === undefined ? undefined : decode(index, number, value);
+      if (block !== undefined && number === row.seenEnd) row.see(number, block.pointsBefore + block.points);
       if (block?.isUndated && !mayBeUndated) {
         insert(row.undated, number);
         continue;
       }
-      if (block !== undefined) return block;
-      this.#lost += 1;
-      this.#log.error({ event: 'journal-block-lost', row: row.name, number }, 'LevelDB lost a block');
-      await this.#finish(row, number, { points: 0, bytes: 0, undated: 0 });
+      if (block === undefined) await this.#replaceLost(row, number);
+      // In place of a lost one, which an earlier take has counted.
+      else if (block.body.length === 0) await this.finish(block);
+      else return block;
     }
   }
 
@@ -393,6 +517,7 @@ export class Blocks {
 
   async #finish(row: Row, number: number, gone: Sums): Promise<void> {
     row.finished.add(number);
+    this.#changes += 1;
     // Deleted in order only, so that a missing number always means that LevelDB lost it.
     const keys: string[] = [];
     while (row.finished.delete(row.first)) {
@@ -401,7 +526,7 @@ export class Blocks {
     }
     this.#account(row, gone);
     try {
-      if (keys.length > 0) await this.#room.forget(keys);
+      if (keys.length > 0) await this.#room.forget(keys, markOf(row.name, row.first, row.pointsFinished));
     } catch (error) {
       // They are sent again after the next start, which is harmless.
       this.#log.warn({ event: 'journal-blocks-kept', row: row.name, error: String(error) }, 'not deleted');

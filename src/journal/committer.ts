@@ -56,6 +56,10 @@ export interface CommitterOptions {
   readonly lastWatermarks: PerClass;
   /** By class the lowest sequence with lines that are not gone; `none` if there are none. */
   readonly watermarks: (none: number) => PerClass;
+  /** What the journal has to say of itself in the first frame of a commit, if there is padding for it. */
+  readonly remark: (sequence: number, points: number, own: number, room: number) => StateWrite | undefined;
+  /** Whether there is a remark that must not wait for the next start. */
+  readonly isRemarkDue: (lastSequence: number) => boolean;
   /** A frame is durable at the position. Called before its appends resolve. */
   readonly onFrame: (header: FrameHeader, position: number) => void;
   /** A commit ended, well or not: the place for what is done once a commit. */
@@ -321,7 +325,8 @@ export class Committer implements Appender {
     }
     this.#queue = [];
     const known = this.#options.watermarks(this.#lastLinesSequence + 1);
-    if (known.every((watermark, index) => watermark <= (this.#writtenWatermarks[index] ?? 0))) return;
+    const isNews = known.some((watermark, index) => watermark > (this.#writtenWatermarks[index] ?? 0));
+    if (!this.#options.isRemarkDue(this.#committedSequence) && !isNews) return;
     if (!this.#ring.claim(padded(headerBytes), true)) return;
     const watermarks = this.#watermarks();
     await this.#write([this.#encode([], 0, 0, watermarks)]).catch(() => undefined);
@@ -589,6 +594,15 @@ export class Committer implements Appender {
     const writes = state === undefined ? [] : [...state.values()];
     for (const write of writes) at = putStateWrite(buffer, write, at);
     const sequence = this.#sequence + 1;
+    if (place === 0) {
+      const own = points[0] + points[1] + points[2];
+      const room = offset + padded(at - offset) - at;
+      const remark = this.#options.remark(sequence, this.#pointsBefore + own, own, room);
+      if (remark !== undefined) {
+        at = putStateWrite(buffer, remark, at);
+        writes.push(remark);
+      }
+    }
     const header: FrameHeader = {
       length: at - offset,
       segment: this.#ring.active.id,

@@ -11,6 +11,7 @@ import { errorCode, GatewayError } from '../platform/errors.ts';
 import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
+import { type Anchor, AnchorLine, findAnchor, lostAtEnds } from './anchor.ts';
 import {
   type Block,
   type BlockStats,
@@ -20,7 +21,7 @@ import {
   rowNames,
   rowsOf,
 } from './blocks.ts';
-import { type ByClass, byClass, type ClassIndex } from './class-index.ts';
+import { type ByClass, byClass, type ClassIndex, classIndexes } from './class-index.ts';
 import { Committer, type CommitterStats } from './committer.ts';
 import type {
   Append,
@@ -41,7 +42,7 @@ import { type FrameHeader, headerBytes, type PerClass } from './frame.ts';
 import { StateMap } from './hot-state.ts';
 import { Lane } from './lane.ts';
 import { type Drops, Retention, type RetentionReport, type RetentionStats } from './retention.ts';
-import { appendBytesMaxOf, type Quarantined, Ring } from './ring.ts';
+import { appendBytesMaxOf, type Quarantined, type Recovered, Ring } from './ring.ts';
 import { rememberFrame, type Section, type Segment } from './segment.ts';
 import { type JournalSnapshot, RingSnapshot } from './snapshot.ts';
 import { Spill } from './spill.ts';
@@ -151,6 +152,8 @@ interface Held {
   readonly blocks: readonly Block[];
 }
 
+const reportedKey = 'journal/reported';
+
 export class Journal implements Appender, HotState, DeadLetters, Spool {
   readonly #ring: Ring;
   readonly #blocks: Blocks;
@@ -159,6 +162,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   readonly #committer: Committer;
   readonly #spill: Spill;
   readonly #retention: Retention;
+  readonly #anchors: AnchorLine;
   readonly #log: Log;
   readonly #journalMs: () => number;
   readonly #lanes: Readonly<Record<LaneName, Lane>> = {
@@ -233,6 +237,15 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       onRoom: () => this.#committer.kick(),
       enforceCaps: () => this.#retention.enforce(),
     });
+    this.#anchors = new AnchorLine(
+      () => ({
+        waiting: this.#ringPoints[0] + this.#ringPoints[1] + this.#ringPoints[2],
+        floor: ring.floor,
+        floorPoints: ring.floorPoints ?? parts.points,
+        rows: parts.blocks.anchors(),
+      }),
+      () => parts.blocks.changes + ring.floor,
+    );
     this.#committer = new Committer({
       ring,
       state,
@@ -248,8 +261,11 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       monotonicMs: parts.monotonicMs,
       journalMs: parts.journalMs,
       watermarks: (none) => [this.#watermark(0, none), this.#watermark(1, none), this.#watermark(2, none)],
+      remark: (sequence, points, own, room) => this.#anchors.offer(sequence, points, own, room),
+      isRemarkDue: (lastSequence) => this.#anchors.finish(lastSequence),
       onFrame: (header, position) => {
         this.#lastSequence = header.sequence;
+        this.#anchors.committed(header.sequence);
         this.#remember(ring.active, position, header, () => false);
       },
       onCommit: (points) => {
@@ -288,11 +304,12 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       });
       const { recovered } = opened;
       ring = opened.ring;
-      const blocks = await Blocks.open(blockStore.room('blocks'), log);
       const state = await StateMap.open(store);
       for await (const writes of ring.recoveredState(recovered)) {
         for (const write of writes) state.commit(write);
       }
+      const anchor = await findAnchor(state);
+      const blocks = await Blocks.open(blockStore.room('blocks'), log, anchor?.rows);
       // A ring that was lost must not number its frames below what the blocks have seen.
       const newest = blocks.newest();
       const startMs = clock.monotonicMs();
@@ -309,10 +326,10 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         options,
         journalMs: () => atMs + clock.monotonicMs() - startMs,
         monotonicMs: () => clock.monotonicMs(),
-        lastSequence: Math.max(recovered.lastSequence, newest.sequence),
+        lastSequence: Math.max(recovered.lastSequence, newest.sequence, anchor?.sequence ?? 0),
         lastLinesSequence: withLines?.found.header.sequence ?? 0,
         lastWatermarks: recovered.watermarks,
-        points: recovered.points,
+        points: Math.max(recovered.points, anchor?.points ?? 0),
       });
       for (const { segment, found } of recovered.frames) {
         const { header, position } = found;
@@ -320,6 +337,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
           return header.sequence < recovered.watermarks[index] || header.sequence <= blocks.toSequence(index);
         });
       }
+      await journal.#reportDamage(recovered, anchor);
       journal.#letters = await DeadLetterBox.open(journal, {
         lettersMax: options.deadLettersMax,
         bytesMax: options.deadLetterBytesMax,
@@ -334,6 +352,24 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       await blockStore.close();
       throw error;
     }
+  }
+
+  /** Once: what has been reported is remembered as long as it is in the ring. */
+  async #reportDamage(recovered: Recovered, anchor: Anchor | undefined): Promise<void> {
+    const known = await this.#state.get(reportedKey);
+    const before = new Set(known === undefined ? [] : (JSON.parse(known.toString()) as number[]));
+    const goneUntil = Math.min(
+      ...classIndexes.map((index) =>
+        Math.max(recovered.watermarks[index] - 1, this.#blocks.toSequence(index)),
+      ),
+    );
+    const movedUntil = Math.max(...classIndexes.map((index) => this.#blocks.toSequence(index)));
+    const ends = lostAtEnds(recovered, anchor, movedUntil);
+    const complete = ends === undefined ? recovered : { ...recovered, breaks: [ends, ...recovered.breaks] };
+    const now = await this.#ring.report(complete, before, goneUntil);
+    if (now.size === before.size && [...now].every((sequence) => before.has(sequence))) return;
+    const value = now.size === 0 ? undefined : Buffer.from(JSON.stringify([...now]));
+    this.writeLazily([{ key: reportedKey, value }]);
   }
 
   // Appender

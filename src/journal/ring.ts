@@ -61,6 +61,29 @@ export interface Recovered {
   readonly points: number;
   readonly watermarks: PerClass;
   readonly atMs: number;
+  /** What was found damaged between good frames; `report` judges it. */
+  readonly gaps: readonly { readonly segment: Segment; readonly gap: Gap }[];
+  readonly breaks: readonly Break[];
+  readonly cuts: readonly Cut[];
+  /** Something of the ring is damaged or gone, wherever. */
+  readonly isSpoilt: boolean;
+}
+
+/** A file of a size nobody gave it. */
+interface Cut {
+  readonly name: string;
+  readonly bytes: number;
+  /** 0 when nothing is left of it: the file is gone. */
+  readonly segment: number;
+}
+
+/** Between two good frames there were others. */
+export interface Break {
+  /** The last one before, the last one missing, and the one that tells. */
+  readonly after: number;
+  readonly last: number;
+  readonly until: number;
+  readonly points: number;
 }
 
 const quarantineFilesMax = 16;
@@ -173,6 +196,12 @@ export class Ring {
   get isFloorDue(): boolean {
     const { active } = this;
     return active.end === 0 && active.formerId > 0 && active.formerId >= this.#durableFloor;
+  }
+
+  /** Points in all frames before the oldest needed; undefined when there is none yet. */
+  get floorPoints(): number | undefined {
+    for (const { frames, pointsBefore } of this.live()) if (frames.length > 0) return pointsBefore;
+    return undefined;
   }
 
   get active(): Segment {
@@ -382,6 +411,7 @@ export class Ring {
 
   async #recover(scans: Found[]): Promise<Recovered> {
     const present = new Map<number, Segment>();
+    const cuts: Cut[] = [];
     const names = await this.#disk.list(join(this.#directory, 'ring'));
     for (const name of names.sort()) {
       const slot = /^ring-(\d{3,})$/.exec(name)?.[1];
@@ -398,6 +428,15 @@ export class Ring {
         await file.close();
         await this.#moveAside(path, name);
         continue;
+      }
+      // Files are made whole under another name: somebody else has cut or lengthened this one.
+      if (file.bytes === 0 || file.bytes % blockBytes !== 0) {
+        cuts.push({ name, bytes: file.bytes, segment: scan.id });
+        if (scan.id === 0) {
+          await file.close();
+          await this.#disk.remove(path);
+          continue;
+        }
       }
       const segment = newSegment(Number(slot), path, file);
       const last = scan.frames[scan.frames.length - 1];
@@ -430,6 +469,10 @@ export class Ring {
     this.#missing = Array.from({ length: this.slots }, (_, slot) => slot).filter(
       (slot) => !present.has(slot),
     );
+    // They are made in order: one that is missing between others was there.
+    const isIncomplete = this.#missing.some(
+      (slot) => slot < Math.max(...present.keys()) && !this.#stale.has(slot),
+    );
     const live = scans.filter(({ segment }) => this.#used.includes(segment));
     const all = live.flatMap(({ segment, scan }) => scan.frames.map((found) => ({ segment, found })));
     // They are in this order already, unless somebody copied a file.
@@ -444,23 +487,23 @@ export class Ring {
       return last !== undefined && isEnd ? [last.header] : [];
     });
     const isTorn = (header: FrameHeader) => header.place > 0 && ends.some((end) => isSameCommit(header, end));
-    this.#countGaps(
+    const breaks = breaksIn(
       frames.map(({ found }) => found.header),
       isTorn,
     );
+    const gaps: { segment: Segment; gap: Gap }[] = [];
     const kept = new Set(frames.map(({ found }) => found));
     for (const { segment, scan } of live) {
       const isNewest = scan.id === newest?.segment;
       // A segment that was free while the disk did not know yet, and about to be used again.
       const isFree = scan.isOverwritten && segment === live[0]?.segment;
-      const gaps = scan.gaps.filter(({ next, position }) => {
-        return kept.has(next) && !isTorn(next.header) && !(isFree && position === 0);
-      });
-      this.quarantined.segments += gaps.length;
-      for (const gap of gaps) this.quarantined.bytes += gap.bytes;
+      for (const gap of scan.gaps) {
+        const { next, position } = gap;
+        if (kept.has(next) && !isTorn(next.header) && !(isFree && position === 0))
+          gaps.push({ segment, gap });
+      }
       const isTail = scan.tornBytes > 0 || scan.gaps.some(({ next }) => isTorn(next.header));
       if (isNewest && isTail) this.quarantined.tornTails += 1;
-      await this.#quarantine(segment, gaps);
       const isDurable = await this.#writeAgain(segment, lastCommitAt(scan));
       if (isNewest && isDurable) this.#durableFloor = floor;
     }
@@ -483,6 +526,10 @@ export class Ring {
       points,
       watermarks: newest?.watermarks ?? [0, 0, 0],
       atMs: newest?.atMs ?? 0,
+      gaps,
+      breaks,
+      cuts,
+      isSpoilt: gaps.length + cuts.length + this.quarantined.segments > 0 || isIncomplete,
     };
   }
 
@@ -574,28 +621,44 @@ export class Ring {
     }
   }
 
-  #countGaps(headers: readonly FrameHeader[], isTorn: (header: FrameHeader) => boolean): void {
-    let before: FrameHeader | undefined;
-    for (const header of headers) {
-      if (before !== undefined && header.previous > before.sequence && !isTorn(header)) {
-        const lost = header.pointsBefore - before.pointsBefore - total(before);
-        this.quarantined.points += lost;
-        this.#log.error(
-          { event: 'journal-frames-lost', after: before.sequence, until: header.sequence, points: lost },
-          'acknowledged frames are damaged',
-        );
-      }
-      before = header;
+  /**
+   * Counts and keeps what was found damaged, but for what an earlier opening has reported. Frames up to `goneUntil`
+   * had been delivered or moved: nothing is lost with them.
+   * @returns what is to be known at the next opening: the frames behind each damage, and cut segments as negative.
+   */
+  async report(recovered: Recovered, known: ReadonlySet<number>, goneUntil: number): Promise<Set<number>> {
+    for (const { after, last, until, points } of recovered.breaks) {
+      if (known.has(until)) continue;
+      const lost = last <= goneUntil ? 0 : points;
+      this.quarantined.points += lost;
+      this.#log.error(
+        { event: 'journal-frames-lost', after, until, points: lost },
+        lost === 0 ? 'damaged frames whose points had been delivered' : 'acknowledged frames are damaged',
+      );
     }
+    const news = recovered.gaps.filter(({ gap }) => !known.has(gap.next.header.sequence));
+    this.quarantined.segments += news.length;
+    for (const { gap } of news) this.quarantined.bytes += gap.bytes;
+    await this.#quarantine(news);
+    for (const { name, bytes, segment } of recovered.cuts) {
+      if (known.has(-segment)) continue;
+      this.quarantined.segments += 1;
+      this.#log.error({ event: 'journal-file-cut', name, bytes }, 'not of the size it was made');
+    }
+    return new Set([
+      ...recovered.cuts.flatMap(({ segment }) => (segment > 0 ? [-segment] : [])),
+      ...recovered.breaks.map(({ until }) => until),
+      ...recovered.gaps.map(({ gap }) => gap.next.header.sequence),
+    ]);
   }
 
   /** Keeps the bytes of damaged regions for people to look at; a few, and only once each. */
-  async #quarantine(segment: Segment, gaps: readonly Gap[]): Promise<void> {
+  async #quarantine(gaps: Recovered['gaps']): Promise<void> {
     if (gaps.length === 0) return;
     const directory = join(this.#directory, 'quarantine');
     try {
       const names = await this.#disk.list(directory);
-      for (const gap of gaps) {
+      for (const { segment, gap } of gaps) {
         const name = `segment-${segment.id}-${gap.position}`;
         if (names.includes(name) || names.length >= quarantineFilesMax) continue;
         names.push(name);
@@ -649,6 +712,23 @@ function withoutRefused<T extends { readonly found: FoundFrame }>(frames: readon
   return kept.reverse();
 }
 
+function breaksIn(headers: readonly FrameHeader[], isTorn: (header: FrameHeader) => boolean): Break[] {
+  const breaks: Break[] = [];
+  let before: FrameHeader | undefined;
+  for (const header of headers) {
+    if (before !== undefined && header.previous > before.sequence && !isTorn(header)) {
+      breaks.push({
+        after: before.sequence,
+        last: header.previous,
+        until: header.sequence,
+        points: header.pointsBefore - before.pointsBefore - total(before),
+      });
+    }
+    before = header;
+  }
+  return breaks;
+}
+
 function newSegment(slot: number, path: string, file: DiskFile): Segment {
   return {
     slot,
@@ -656,6 +736,7 @@ function newSegment(slot: number, path: string, file: DiskFile): Segment {
     file,
     id: 0,
     life: 0,
+    pointsBefore: 0,
     formerId: 0,
     isAfterOpening: false,
     end: 0,

@@ -46,6 +46,8 @@ export interface Segment {
   life: number;
   /** No frame was committed since the journal was opened when this life began. */
   isAfterOpening: boolean;
+  /** Points in all frames before its first. */
+  pointsBefore: number;
   /** Id of the life before, whose frames lie behind those of the present one; 0 when there was none. */
   formerId: number;
   /** Where the next frame goes. */
@@ -184,6 +186,7 @@ export function rememberFrame(
     }
     offset += bytes;
   }
+  if (segment.frames.length === 0) segment.pointsBefore = header.pointsBefore;
   segment.frames.push(frame);
   return frame;
 }

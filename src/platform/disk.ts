@@ -3,8 +3,9 @@
 // Errors are Node's own (`ENOSPC`, `EIO`); what they mean is for the caller to say.
 
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { type FileHandle, lstat, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { errorCode } from './errors.ts';
 
 export interface DiskFile {
   readonly bytes: number;
@@ -82,6 +83,52 @@ export async function makeDirectory(directory: string): Promise<void> {
   for (let made = directory; made.length >= first.length; made = dirname(made)) {
     await syncDirectory(dirname(made));
   }
+}
+
+/**
+ * Writes a small file in place of the one that is there: after a power cut there is the old one or the new one. A
+ * folder of either name, which only damage can have left there, goes.
+ */
+export async function replaceFile(path: string, content: string | Uint8Array, mode: number): Promise<void> {
+  const unfinished = `${path}.new`;
+  await rm(unfinished, { recursive: true, force: true });
+  const handle = await open(unfinished, 'w', mode);
+  try {
+    await handle.writeFile(content);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  try {
+    await rename(unfinished, path);
+  } catch (error) {
+    if (!['EISDIR', 'ENOTEMPTY', 'EEXIST'].includes(errorCode(error) ?? '')) throw error;
+    await rm(path, { recursive: true, force: true });
+    await rename(unfinished, path);
+  }
+  await syncDirectory(dirname(path));
+}
+
+/** Moves whatever lies where a folder belongs to `<path>.damaged`; answers whether there was something. */
+export async function clearForDirectory(path: string): Promise<boolean> {
+  // A link to a folder is as good as one.
+  const isDirectory = await stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+  const isThere = await lstat(path).then(
+    () => true,
+    () => false,
+  );
+  if (isDirectory || !isThere) return false;
+  await moveAside(path);
+  return true;
+}
+
+/** To `<path>.damaged`, in place of what was put there before. */
+export async function moveAside(path: string): Promise<void> {
+  await rm(`${path}.damaged`, { recursive: true, force: true });
+  await rename(path, `${path}.damaged`);
 }
 
 /** The disk of the machine. */

@@ -3,7 +3,18 @@
 // in the directory. Does not promise to notice entries LevelDB lost whole; who must know numbers its entries.
 
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
+import {
+  appendFile,
+  copyFile,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  statfs,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { Level } from 'level';
@@ -31,6 +42,7 @@ const repairBytes = 16 * 1024 * 1024;
 const damagedCopiesMax = 2;
 /** What a snapshot reads ahead. */
 const snapshotReadBytes = 256 * 1024;
+const damagedValuesBytesMax = 4 * 1024 * 1024;
 const crcBytes = 4;
 
 export interface LevelStoreOptions {
@@ -46,7 +58,7 @@ export interface LevelStoreOptions {
 export interface LevelStoreStats {
   readonly writes: number;
   readonly writeErrors: number;
-  /** Values left out because their checksum was wrong; the same value counts at every read. */
+  /** Values taken out because their checksum was wrong. */
   readonly damagedValues: number;
   /** Handles replaced after an error. */
   readonly reopens: number;
@@ -61,8 +73,8 @@ export interface LevelStoreStats {
 
 /** A stage's share of a LevelDB; `forget` is what it can do beyond a Store. */
 export interface LevelRoom extends Store {
-  /** Deletes without waiting for the disk: after a power cut the entries may be back. */
-  forget(keys: readonly string[]): Promise<void>;
+  /** Deletes without waiting for the disk: after a power cut the entries may be back. `note` is written with it. */
+  forget(keys: readonly string[], note?: StoreWrite): Promise<void>;
   /** Gives back the disk that deleted entries between the two keys still occupy. */
   compact(gte: string, lt: string): Promise<void>;
 }
@@ -109,11 +121,15 @@ function trace(error: unknown): string {
   return parts.join(' < ');
 }
 
-// A full or read-only disk is no damage: repairing, or starting empty, would destroy good data.
+// A full or read-only disk is no damage: repairing, or starting empty, would destroy good data. Whatever else keeps
+// LevelDB from reading its files is: their names and contents lead anywhere.
+const environmentTexts =
+  /No space|quota|Read-only|Permission denied|not permitted|Too many open files|Input\/output error|Cannot allocate|temporarily|File too large|EROFS|EACCES|EPERM|EMFILE|ENFILE|\bEIO\b|ENOMEM|ENOSPC|EDQUOT/i;
+const damageTexts = /LEVEL_CORRUPTION|LEVEL_IO_ERROR|Corruption|ENOENT|ENOTDIR|EEXIST|EISDIR|ELOOP/;
+
 function isDamage(error: unknown): boolean {
-  return /LEVEL_CORRUPTION|Corruption|No such file|does not exist|ENOTDIR|EEXIST|Invalid argument:/i.test(
-    trace(error),
-  );
+  const text = trace(error);
+  return damageTexts.test(text) && !environmentTexts.test(text);
 }
 
 function isFull(error: unknown): boolean {
@@ -197,12 +213,10 @@ export class LevelStore {
     return {
       get: (key) => this.#get(prefix + key),
       write: (writes) => this.#write(prefix, writes, true),
-      forget: (keys) =>
-        this.#write(
-          prefix,
-          keys.map((key) => ({ key, value: undefined })),
-          false,
-        ),
+      forget: (keys, note) => {
+        const deletes = keys.map((key): StoreWrite => ({ key, value: undefined }));
+        return this.#write(prefix, note === undefined ? deletes : [...deletes, note], false);
+      },
       compact: (gte, lt) => this.#compact(prefix + gte, prefix + lt),
       entries: (range) => this.#entries(prefix, end, range ?? {}),
     };
@@ -296,7 +310,7 @@ export class LevelStore {
         const sealed = await (await this.#handle()).get(key);
         if (sealed === undefined) return undefined;
         const value = unseal(key, sealed);
-        if (value === undefined) this.#damagedValue(key);
+        if (value === undefined) await this.#setAside(key, sealed);
         return value;
       } catch (error) {
         if (attempt > 0 || !isDamage(error)) throw this.#failure('read', error);
@@ -327,7 +341,7 @@ export class LevelStore {
             isFromExclusive = true;
           }
           if (value === undefined) {
-            this.#damagedValue(key);
+            await this.#setAside(key, sealed);
             continue;
           }
           yield [key.slice(prefix.length), value];
@@ -370,9 +384,19 @@ export class LevelStore {
     });
   }
 
-  #damagedValue(key: string): void {
+  /** Keeps the bytes of a damaged value for people to look at, and takes it out: it is counted once. */
+  async #setAside(key: string, sealed: Buffer): Promise<void> {
     this.#damagedValues += 1;
-    this.#log.warn({ event: 'store-value-damaged', directory: this.#directory, key }, 'left out');
+    const file = `${this.#directory}.damaged-values`;
+    this.#log.warn({ event: 'store-value-damaged', directory: this.#directory, key, file }, 'set aside');
+    try {
+      const found = await stat(file).catch(() => undefined);
+      const isRoom = (found?.size ?? 0) + sealed.length * 2 < damagedValuesBytesMax;
+      if (isRoom) await appendFile(file, `${JSON.stringify({ key, base64: sealed.toString('base64') })}\n`);
+      await (await this.#handle()).batch([{ type: 'del', key }], { sync: false });
+    } catch (error) {
+      this.#log.warn({ event: 'store-value-kept', key, error: trace(error) }, 'left where it is');
+    }
   }
 
   async #dropHandle(database: Database): Promise<void> {
@@ -532,6 +556,7 @@ export class LevelStore {
       'LevelDB refuses the store',
     );
     try {
+      await this.#removeStrangers(copy);
       await repair(this.#directory);
       // Repair puts what it could not use here; it is in the copy as well.
       await rm(join(this.#directory, 'lost'), { recursive: true, force: true });
@@ -542,6 +567,16 @@ export class LevelStore {
       );
     }
     return copy;
+  }
+
+  /** Folders and links among LevelDB's files, which it neither reads nor gets out of its way. */
+  async #removeStrangers(copy: string | undefined): Promise<void> {
+    for (const name of await readdir(this.#directory)) {
+      const path = join(this.#directory, name);
+      if ((await lstat(path)).isFile()) continue;
+      if (copy === undefined) await rm(path, { recursive: true, force: true });
+      else await rename(path, join(copy, name));
+    }
   }
 
   /** Where the next damaged directory goes; the last two are kept. */

@@ -34,6 +34,8 @@ export interface Device {
   readonly createdMs: number;
   readonly updatedMs: number;
   readonly keys: readonly DeviceKey[];
+  /** One more with every change. */
+  readonly revision: number;
 }
 
 /** Ids under which the gateway itself speaks. */
@@ -95,6 +97,7 @@ export function decodeDevice(storedId: string, bytes: Buffer): Device | undefine
   }
   if (!isFields(value)) return undefined;
   const { deviceId, name, type, location, status, service, createdMs, updatedMs, keys } = value;
+  const { revision = 0 } = value;
   // A record that moved to another key would let one device in as another.
   if (deviceId !== storedId || !isDeviceId(storedId)) return undefined;
   if (typeof name !== 'string' || typeof type !== 'string' || typeof location !== 'string') return undefined;
@@ -102,7 +105,7 @@ export function decodeDevice(storedId: string, bytes: Buffer): Device | undefine
   if (typeof service !== 'boolean' || typeof createdMs !== 'number' || typeof updatedMs !== 'number') {
     return undefined;
   }
-  if (!Array.isArray(keys)) return undefined;
+  if (!Array.isArray(keys) || typeof revision !== 'number') return undefined;
   const decoded = keys.map(decodeKey).filter((key) => key !== undefined);
   if (decoded.length !== keys.length) return undefined;
   return {
@@ -115,5 +118,6 @@ export function decodeDevice(storedId: string, bytes: Buffer): Device | undefine
     createdMs,
     updatedMs,
     keys: decoded,
+    revision,
   };
 }

@@ -7,6 +7,7 @@ import { GatewayError } from '../platform/errors.ts';
 import type { Store } from '../platform/store.ts';
 import { createApiKey, matchesKey, type RandomBytes } from './api-key.ts';
 import { checkDeviceId, checkLabel, type Device, decodeDevice, encodeDevice } from './device.ts';
+import type { Witness } from './witness.ts';
 
 const defaults = { devicesMax: 1_000 };
 
@@ -21,6 +22,8 @@ export interface RegistryOptions {
   readonly store: Store;
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
+  /** Says whether a record is the newest one; without, the store is believed. */
+  readonly witness?: Witness;
   /** Default 1000. */
   readonly devicesMax?: number;
 }
@@ -48,7 +51,7 @@ export interface LastSeen {
 export interface RegistryStats {
   readonly devices: number;
   readonly devicesMax: number;
-  /** Records left out at the start because they were damaged. */
+  /** Records that were damaged, missing or outdated at the start: these devices cannot connect. */
   readonly damagedRecords: number;
   readonly verified: number;
   readonly refused: number;
@@ -61,6 +64,9 @@ export class Registry {
   readonly #clock: Clock;
   readonly #randomBytes: RandomBytes;
   readonly #devicesMax: number;
+  readonly #witness: Witness | undefined;
+  /** The newest of each device, also of those whose record is damaged or gone. */
+  readonly #revisions = new Map<string, number>();
   readonly #devices = new Map<string, Device>();
   readonly #lastSeen = new Map<string, { wallMs: number; monotonicMs: number }>();
   readonly #changeListeners: DeviceListener[] = [];
@@ -75,16 +81,33 @@ export class Registry {
     this.#store = options.store;
     this.#clock = options.clock;
     this.#randomBytes = options.randomBytes;
+    this.#witness = options.witness;
     this.#devicesMax = options.devicesMax ?? defaults.devicesMax;
   }
 
   /** @throws GatewayError `STORE_FAILED` when the store cannot be read. */
   static async open(options: RegistryOptions): Promise<Registry> {
     const registry = new Registry(options);
+    const newest = (await options.witness?.read()) ?? new Map<string, number>();
     for await (const [key, bytes] of options.store.entries({ gte: recordPrefix, lt: recordsEnd })) {
-      const device = decodeDevice(key.slice(recordPrefix.length), bytes);
-      if (device === undefined) registry.#damagedRecords += 1;
-      else registry.#devices.set(device.deviceId, device);
+      const deviceId = key.slice(recordPrefix.length);
+      const device = decodeDevice(deviceId, bytes);
+      if (device === undefined) {
+        registry.#damagedRecords += 1;
+        continue;
+      }
+      const revision = newest.get(deviceId) ?? 0;
+      registry.#revisions.set(deviceId, device.revision);
+      if (device.revision >= revision) registry.#devices.set(deviceId, device);
+      else {
+        // What came after is lost, perhaps the end of these keys. Rotating lets the device in again.
+        registry.#damagedRecords += 1;
+        registry.#devices.set(deviceId, { ...device, status: 'inactive', keys: [] });
+      }
+    }
+    for (const [deviceId, revision] of newest) {
+      if (!registry.#devices.has(deviceId)) registry.#damagedRecords += 1;
+      registry.#revisions.set(deviceId, Math.max(revision, registry.#revisions.get(deviceId) ?? 0));
     }
     return registry;
   }
@@ -134,6 +157,7 @@ export class Registry {
         createdMs: nowMs,
         updatedMs: nowMs,
         keys: [key],
+        revision: 0,
       };
       await this.#put(device);
       return { device, apiKey };
@@ -247,9 +271,16 @@ export class Registry {
     return changed;
   }
 
-  async #put(device: Device): Promise<void> {
+  async #put(changed: Device): Promise<void> {
+    const { deviceId } = changed;
+    const device: Device = { ...changed, revision: (this.#revisions.get(deviceId) ?? 0) + 1 };
     await this.#store.write([{ key: recordPrefix + device.deviceId, value: encodeDevice(device) }]);
-    this.#devices.set(device.deviceId, device);
+    this.#revisions.set(deviceId, device.revision);
+    this.#devices.set(deviceId, device);
+    // After the record: a power cut in between leaves a record newer than its witness, which is as good.
+    await this.#witness?.write(this.#revisions).catch((error: unknown) => {
+      throw new GatewayError('STORE_FAILED', `cannot write down the change of ${deviceId}`, { cause: error });
+    });
     this.#tell(this.#changeListeners, device);
   }
 

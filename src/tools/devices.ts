@@ -1,9 +1,11 @@
 // `iotflow devices …`: who may speak to the gateway.
 
 import { randomBytes } from 'node:crypto';
+import { dataPaths } from '../config/paths.ts';
 import { systemClock } from '../platform/clock.ts';
 import { operations, type ShownDevice } from '../registry/operations.ts';
 import { Registry } from '../registry/registry.ts';
+import { fileWitness } from '../registry/witness.ts';
 import { answer, type Call, type Command, configOption, formatTable, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';
 import { callOperation, type OpenStored } from './operator.ts';
@@ -21,6 +23,7 @@ export const storedDevices: OpenStored = async ({ config, state }) => {
     store: state.room('registry'),
     clock: systemClock(),
     randomBytes,
+    witness: fileWitness(dataPaths(config.dataDir).registryWitness),
     devicesMax: config.registry.devicesMax,
   });
   return { operations: operations(registry) };

@@ -7,7 +7,10 @@ import { tempFolder } from '../support/temp.ts';
 
 async function all(state: HotState, prefix: string): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
-  for await (const [key, value] of state.entries(prefix)) found[key] = value.toString();
+  for await (const [key, value] of state.entries(prefix)) {
+    // What the journal notes of itself is beside the point here.
+    if (!key.startsWith('journal/')) found[key] = value.toString();
+  }
   return found;
 }
 
@@ -38,7 +41,8 @@ test('state outlives the recycling of the segments it was written in', async () 
   for (const from of range(0, 20))
     await append(first.journal, range(from * 25, from * 25 + 25), 'event', 1000);
   await spilled(first.journal);
-  expect(first.journal.stats().hotState.storedEntries).toBe(3);
+  // With the journal's own.
+  expect(first.journal.stats().hotState.storedEntries).toBe(4);
   await first.journal.write([put('k/changed', 'after'), remove('k/gone'), put('k/new', 'n')]);
   const expected = { 'k/changed': 'after', 'k/new': 'n', 'k/old': 'kept' };
   expect(await all(first.journal, 'k/')).toEqual(expected);
@@ -54,7 +58,9 @@ test('what came and went between two checkpoints leaves nothing in memory', asyn
     await journal.write([put(`s/${id}`, 'x'.repeat(100))]);
     await journal.write([remove(`s/${id}`)]);
   }
-  expect(journal.stats().hotState).toMatchObject({ dirtyEntries: 0, dirtyBytes: 0 });
+  // What the journal notes of itself is one entry.
+  expect(journal.stats().hotState.dirtyEntries).toBe(1);
+  expect(journal.stats().hotState.dirtyBytes).toBeLessThan(300);
   await close();
 });
 

@@ -5,10 +5,11 @@
 // The X.509 library is loaded only when something must be issued.
 
 import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { lstat, mkdir, readFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../platform/clock.ts';
+import { clearForDirectory, moveAside, replaceFile } from '../../platform/disk.ts';
 import { errorCode } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 
@@ -43,6 +44,7 @@ const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 
 export async function openLocalCa(options: LocalCaOptions): Promise<TlsIdentity> {
   const { folder, log, clock } = options;
+  if (await clearForDirectory(folder)) log.warn({ event: 'tls-files-damaged', name: folder });
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const names = options.names ?? machineNames();
   let ca = await readPair(folder, 'ca', log);
@@ -88,18 +90,30 @@ async function readPair(folder: string, name: string, log: Log): Promise<Issued 
   if (key !== undefined && certificate !== undefined && belongTogether(key, certificate)) {
     return { key, certificate };
   }
-  if (key === undefined && certificate === undefined) return undefined;
+  const there: string[] = [];
+  for (const path of [keyPath, certificatePath]) if (await isThere(path)) there.push(path);
+  if (there.length === 0) return undefined;
   log.warn({ event: 'tls-files-damaged', name });
-  if (key !== undefined) await rename(keyPath, `${keyPath}.damaged`);
-  if (certificate !== undefined) await rename(certificatePath, `${certificatePath}.damaged`);
+  for (const path of there) await moveAside(path);
   return undefined;
 }
+
+/** Also what cannot be read: a folder, a link to nowhere. */
+async function isThere(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** What a path answers that is no file of ours; anything else (no permission) says nothing of it. */
+const unreadableCodes: readonly (string | undefined)[] = ['ENOENT', 'EISDIR', 'ELOOP', 'ENXIO', 'EIO'];
 
 async function readText(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
+    if (unreadableCodes.includes(errorCode(error))) return undefined;
     throw error;
   }
 }
@@ -201,25 +215,6 @@ function isAddress(name: string): boolean {
 
 /** The key first: a certificate without its key would be set aside at the next start, and that is the worst of it. */
 async function writePair(folder: string, name: string, pair: Issued): Promise<void> {
-  await writeWhole(folder, `${name}.key`, pair.key, 0o600);
-  await writeWhole(folder, `${name}.crt`, pair.certificate, 0o644);
-}
-
-async function writeWhole(folder: string, name: string, text: string, mode: number): Promise<void> {
-  const path = join(folder, name);
-  const temporary = `${path}.new`;
-  const file = await open(temporary, 'w', mode);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, path);
-  const directory = await open(folder, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+  await replaceFile(join(folder, `${name}.key`), pair.key, 0o600);
+  await replaceFile(join(folder, `${name}.crt`), pair.certificate, 0o644);
 }
