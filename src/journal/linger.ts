@@ -21,8 +21,10 @@ const dayMs = 86_400_000;
 const aim = 0.9;
 /** Below this part of the aim there is room to linger less. Between the two nothing changes: no hunting. */
 const comfortable = 0.8;
-/** Part of the way that is taken back at once. Forwards all of it: a sample of bytes is never given back. */
+/** Part of the way that is taken back at once. Forwards all of it: what was written is never given back. */
 const relaxing = 0.25;
+/** Part of the maximum that one sample may add or take: few messages in it, and it says little. */
+const stepMax = 0.1;
 /** Shorter waiting gathers nothing. */
 const worthMs = 5;
 
@@ -33,13 +35,14 @@ export function nextLingerMs(input: LingerInput): number {
   if (lingerMs === 0 && isBurst) return 0;
   if (commits === 0 || elapsedMs <= 0) return settled(lingerMs / 2, lingerMaxMs);
   const aimBytes = aim * ((budgetBytesPerDay * elapsedMs) / dayMs - input.otherBytes);
-  if (aimBytes <= 0) return lingerMaxMs;
-  const ratio = input.commitBytes / aimBytes;
+  const ratio = aimBytes > 0 ? input.commitBytes / aimBytes : Number.POSITIVE_INFINITY;
   if (ratio <= 1 && ratio >= comfortable) return lingerMs;
   // From one commit to the next passes the lingering and a gap that does not depend on it; bytes go with one over
   // their sum. So this change of the sum, and therefore of the lingering, is the one that makes the ratio 1.
   const change = (elapsedMs / commits) * (ratio - 1);
-  return settled(lingerMs + (change > 0 ? change : change * relaxing), lingerMaxMs);
+  const stepMs = stepMax * lingerMaxMs;
+  const limited = change > 0 ? Math.min(change, stepMs) : Math.max(change * relaxing, -stepMs);
+  return settled(lingerMs + limited, lingerMaxMs);
 }
 
 function settled(lingerMs: number, lingerMaxMs: number): number {

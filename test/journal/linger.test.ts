@@ -112,6 +112,14 @@ describe('the governor', () => {
     }
   });
 
+  test('does not hunt where a minute has few messages and each is another number of them', () => {
+    const budgetBytesPerDay = 0.9 * blockBytes * 86_400;
+    const settled = simulate(atRandom(1), { budgetBytesPerDay, minutes: 600 }).slice(120);
+    const lingers = settled.map(({ lingerMs }) => lingerMs);
+    expect(Math.max(...lingers) - Math.min(...lingers)).toBeLessThanOrEqual(lingerMaxMs / 2);
+    expect(bytesPerDay(settled)).toBeLessThanOrEqual(budgetBytesPerDay);
+  });
+
   test('holds back nothing beyond the maximum, also where the budget cannot be met', () => {
     const minutes = simulate(atRandom(20), { budgetBytesPerDay: without / 50, minutes: 100 });
     expect(Math.max(...minutes.map(({ waitedMs }) => waitedMs))).toBeLessThanOrEqual(lingerMaxMs);

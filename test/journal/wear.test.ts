@@ -162,8 +162,8 @@ test('over its budget the journal is told to linger, and no longer when it is qu
   for (let count = 0; count < 9; count += 1) await minute();
   expect(meter.stats().lingerMs).toBe(0);
   await minute();
-  expect(meter.stats().lingerMs).toBe(250);
-  expect(journal.journal.stats().lingerMs).toBe(250);
+  expect(meter.stats().lingerMs).toBeGreaterThan(0);
+  expect(journal.journal.stats().lingerMs).toBe(meter.stats().lingerMs);
   for (let count = 0; count < 90; count += 1) {
     at.pass(60_000);
     await meter.look();
