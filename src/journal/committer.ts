@@ -31,8 +31,6 @@ const framesPerSegmentMin = 8;
 const lingerBytesMax = 8 * 4096;
 /** Part of `ackDelayMaxMs` that is left to the write, however fast those of late were. */
 const reserve = 0.1;
-/** How fast a slow commit is forgotten by those that follow: half of it after 35. */
-const overrunDecay = 0.98;
 
 /** Upper bounds of the sync-time histogram, milliseconds. */
 export const syncBucketsMs = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] as const;
@@ -134,8 +132,9 @@ export class Committer implements Appender {
   #isSettling = false;
   #lingerMs = 0;
   #lingerTimer: NodeJS.Timeout | undefined;
-  /** How much later than planned appends were durable of late: the write, and timers that fired late. */
+  /** How much later than planned appends are durable, smoothed: the write, and timers that fire late. */
   #overrunMs = 0;
+  #overrunDeviationMs = 0;
   #isLazyDue = false;
   #lazyTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
@@ -263,11 +262,15 @@ export class Committer implements Appender {
     if (this.#eager > 0) this.kick();
   }
 
-  /** As long as was asked for, with room for a write that takes twice as long as those of late. */
+  /**
+   * As long as was asked for, with room for a slow write. How slow is learnt as TCP learns when to send again
+   * (RFC 6298), so that one stall of a card is not held against it for long.
+   */
   get #plannedMs(): number {
     if (this.#lingerMs === 0) return 0;
     const { ackDelayMaxMs } = this.#options;
-    const reserveMs = Math.max(2 * this.#overrunMs, reserve * ackDelayMaxMs);
+    const slowMs = this.#overrunMs + 4 * this.#overrunDeviationMs;
+    const reserveMs = Math.max(slowMs, reserve * ackDelayMaxMs);
     return Math.max(0, Math.min(this.#lingerMs, ackDelayMaxMs - reserveMs));
   }
 
@@ -514,7 +517,7 @@ export class Committer implements Appender {
     }
     const endMs = this.#options.monotonicMs();
     if (sinceMs !== undefined) this.#ackDelay.observe(endMs - sinceMs);
-    this.#overrunMs = Math.max(lateMs + endMs - startMs, this.#overrunMs * overrunDecay);
+    this.#learnOverrun(lateMs + endMs - startMs);
     let points = 0;
     for (const entry of taken) {
       if (isLazy(entry)) continue;
@@ -655,6 +658,11 @@ export class Committer implements Appender {
       for (const write of frame.state) this.#state.commit(write);
       this.#options.onFrame(frame.header, position + frame.offset);
     }
+  }
+
+  #learnOverrun(ms: number): void {
+    this.#overrunDeviationMs += (Math.abs(ms - this.#overrunMs) - this.#overrunDeviationMs) / 4;
+    this.#overrunMs += (ms - this.#overrunMs) / 8;
   }
 
   #countSync(ms: number): void {

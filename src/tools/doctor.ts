@@ -3,11 +3,13 @@
 
 import { formatFault } from '../config/fault.ts';
 import type { Config } from '../config/schema.ts';
+import { systemClock } from '../platform/clock.ts';
+import { clockProbe } from '../platform/clock-trust.ts';
 import { type Call, type Command, configOption, jsonOption } from './command.ts';
 import { configFile, readConfig } from './configuration.ts';
 import { type Check, type CheckedFinding, fail, findingLine, ok, runChecks, warn } from './doctor/check.ts';
 import { flumeCheck, influxCheck, voiceMonkeyCheck } from './doctor/cloud.ts';
-import { askTimedatectl, buzzerCheck, clockCheck, machineCheck, nodeCheck } from './doctor/machine.ts';
+import { buzzerCheck, clockCheck, machineCheck, nodeCheck } from './doctor/machine.ts';
 import { dnsCheck, influxCertificateCheck, ownCertificateCheck } from './doctor/network.ts';
 import { portsCheck } from './doctor/ports.ts';
 import { askGateway, deadLettersCheck, gatewayCheck, runs, wearCheck } from './doctor/running-gateway.ts';
@@ -65,7 +67,8 @@ async function examine(call: Call): Promise<CheckedFinding[]> {
 async function checksOf(config: Config, call: Call): Promise<Check[]> {
   const asked = await askGateway(config, checkTimeoutMs);
   const gateway = runs(asked);
-  const wallMs = () => Date.now();
+  const { wallMs, monotonicMs } = systemClock();
+  const { synchronizedPath } = config.time;
   return [
     gatewayCheck(asked),
     dataDirCheck(config),
@@ -76,7 +79,7 @@ async function checksOf(config: Config, call: Call): Promise<Check[]> {
     wearCheck(asked),
     deadLettersCheck(asked),
     portsCheck(config, gateway, procDirectory),
-    clockCheck(config, { wallMs, isSynchronised: askTimedatectl, sysDirectory }),
+    clockCheck(config, { wallMs, ask: clockProbe({ synchronizedPath, wallMs, monotonicMs }), sysDirectory }),
     dnsCheck(config),
     ownCertificateCheck(config, wallMs()),
     influxCertificateCheck(config, wallMs()),

@@ -20,6 +20,7 @@ import type { Config } from '../../src/config/schema.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
+import type { ClockVerdict } from '../../src/platform/time-base.ts';
 import { FakeInflux } from '../../src/simulator/influx.ts';
 import { openLocalCa } from '../../src/sources/mqtt/local-ca.ts';
 import { runCli } from '../../src/tools/cli.ts';
@@ -462,7 +463,11 @@ test('a name that cannot be found is told, and one that can with its address', a
 });
 
 describe('the clock', () => {
-  const probe = { wallMs: Date.now, isSynchronised: async () => true, sysDirectory: '/sys' };
+  const probe = {
+    wallMs: Date.now,
+    ask: async (): Promise<ClockVerdict> => ({ kind: 'synchronized', source: 'chrony' }),
+    sysDirectory: '/sys',
+  };
   const check = async (influxUrl: string | undefined, overrides: Partial<typeof probe> = {}) =>
     (
       await runChecks(
@@ -485,7 +490,9 @@ describe('the clock', () => {
 
   test('that was never set, or is set by nobody, is told', async () => {
     expect(await check(undefined, { wallMs: () => 1_000_000 })).toMatchObject({ status: 'fail' });
-    expect(await check(undefined, { isSynchronised: async () => false })).toMatchObject({ status: 'warn' });
+    expect(await check(undefined, { ask: async () => ({ kind: 'waiting' }) })).toMatchObject({
+      status: 'warn',
+    });
   });
 });
 

@@ -1,15 +1,14 @@
 // The machine itself: Node, its clock, memory, temperature, power, and the buzzer.
 
-import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import type { Config } from '../../config/schema.ts';
 import { errorCode } from '../../platform/errors.ts';
 import { Led } from '../../platform/led.ts';
 import { createLog } from '../../platform/log.ts';
+import type { ClockVerdict } from '../../platform/time-base.ts';
 import { takeSample } from '../../sources/host/sample.ts';
 import { type Check, type Finding, fail, ok, skipped, warn } from './check.ts';
 import { clockOffsetMs } from './cloud.ts';
@@ -31,56 +30,46 @@ export function nodeCheck(version: string): Check {
   };
 }
 
-const execute = promisify(execFile);
-
-/** What systemd knows; undefined without it. */
-export async function askTimedatectl(): Promise<boolean | undefined> {
-  try {
-    const args = ['show', '--property=NTPSynchronized', '--value'];
-    const { stdout } = await execute('timedatectl', args, { timeout: 3_000 });
-    if (stdout.trim() === 'yes') return true;
-    return stdout.trim() === 'no' ? false : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 const offsetWarnMs = 5_000;
 const offsetFailMs = 60_000;
 /** Before this version was written no clock is right. */
 const earliestMs = Date.UTC(2026, 0, 1);
 
-export interface ClockProbe {
+export interface ClockOptions {
   readonly wallMs: () => number;
-  readonly isSynchronised: () => Promise<boolean | undefined>;
+  /** What the machine knows of it. */
+  readonly ask: () => Promise<ClockVerdict>;
   readonly sysDirectory: string;
 }
 
-export function clockCheck({ influx }: Config, probe: ClockProbe): Check {
+export function clockCheck({ influx }: Config, clock: ClockOptions): Check {
   return {
     name: 'clock',
     run: async (signal) => {
-      const now = probe.wallMs();
+      const now = clock.wallMs();
       const setIt = 'let it be set: timedatectl set-ntp true';
       if (now < earliestMs) return [fail(`it says ${new Date(now).toISOString()}`, setIt)];
       const findings: Finding[] = [];
       const offsetMs =
-        influx.url === undefined ? undefined : await clockOffsetMs(influx.url, probe.wallMs, signal);
+        influx.url === undefined ? undefined : await clockOffsetMs(influx.url, clock.wallMs, signal);
       if (offsetMs !== undefined && Math.abs(offsetMs) > offsetWarnMs) {
         const seconds = Math.round(Math.abs(offsetMs) / 1000);
         const text = `${seconds} s ${offsetMs > 0 ? 'ahead of' : 'behind'} InfluxDB's`;
         findings.push(Math.abs(offsetMs) > offsetFailMs ? fail(text, setIt) : warn(text, setIt));
       }
-      const isSynchronised = await probe.isSynchronised();
-      if (isSynchronised === false) findings.push(warn('nobody sets it from the network', setIt));
-      const clocks = await readdir(join(probe.sysDirectory, 'class', 'rtc')).catch(() => []);
+      const verdict = await clock.ask();
+      if (verdict.kind === 'waiting') findings.push(warn('nobody has set it from the network yet', setIt));
+      const clocks = await readdir(join(clock.sysDirectory, 'class', 'rtc')).catch(() => []);
       const rtc = clocks.length > 0 ? 'goes on without power' : 'stops without power, the network sets it';
       if (findings.length > 0) return findings;
-      if (isSynchronised === undefined && offsetMs === undefined) {
+      if (verdict.kind === 'silent' && offsetMs === undefined) {
         return [skipped('neither systemd nor InfluxDB can tell whether it is right')];
       }
-      const against = offsetMs === undefined ? '' : ", as InfluxDB's";
-      return [ok(`${isSynchronised ? 'set from the network' : 'right'}${against}; ${rtc}`)];
+      const by: string[] = [];
+      if (verdict.kind === 'synchronized') by.push(`set by ${verdict.source}`);
+      if (verdict.kind === 'battery') by.push('set from the battery clock');
+      if (offsetMs !== undefined) by.push("as InfluxDB's");
+      return [ok(`${by.join(', ')}; ${rtc}`)];
     },
   };
 }
