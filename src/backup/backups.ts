@@ -130,8 +130,7 @@ export class Backups {
 
   async #end(id: unknown): Promise<Record<string, never>> {
     const { isRead } = this.#of(id);
-    if (isRead) this.#finished += 1;
-    await this.#drop();
+    await this.#drop({ isFinished: isRead });
     return {};
   }
 
@@ -147,11 +146,12 @@ export class Backups {
     session.lease.unref();
   }
 
-  async #drop(): Promise<void> {
+  async #drop({ isFinished } = { isFinished: false }): Promise<void> {
     const session = this.#session;
     if (session === undefined) return;
     this.#session = undefined;
-    if (!session.isRead) this.#abandoned += 1;
+    if (isFinished) this.#finished += 1;
+    else this.#abandoned += 1;
     clearTimeout(session.lease);
     await session.journal.close();
     await session.state.close();

@@ -1,7 +1,7 @@
 // Backup and restore on the built gateway: under load, and killed in the midst.
 // IOTFLOW_RESTORE_KILLS=200 is the long form.
 
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -63,6 +63,16 @@ test('a backup under load holds every reading acknowledged before it was started
   const acknowledged = witnesses.map((witness) => new Set(witness.acknowledged));
   const answer = await iotflow('backup', file, '--json', '--config', configFile);
   expect(JSON.parse(answer)).toMatchObject({ devices: 3, verified: true });
+  const piped = join(folder, 'piped.backup');
+  execFileSync(
+    'sh',
+    ['-c', '"$0" "$1" backup - --config "$2" > "$3"', process.execPath, mainJs, configFile, piped],
+    {
+      stdio: 'pipe',
+    },
+  );
+  expect(await iotflow('restore', piped, '--check', '--config', configFile)).toContain('whole');
+  for (const witness of witnesses) await witness.stop();
   const target = tempFolder();
   await iotflow('restore', file, '--json', '--config', writeConfig(target, {}));
   const found = await waitingIn(join(target, 'data'));
@@ -71,7 +81,6 @@ test('a backup under load holds every reading acknowledged before it was started
   );
   expect(missing).toEqual([]);
   expect(acknowledged.reduce((sum, { size }) => sum + size, 0)).toBeGreaterThan(100);
-  for (const witness of witnesses) await witness.stop();
   expect(statSync(file).mode & 0o777).toBe(0o600);
   const key = readFileSync(join(folder, 'data', 'tls', 'ca.key'), 'utf8').split('\n')[1] ?? '';
   for (const secret of [...keys.values(), key]) expect(gateway.output()).not.toContain(secret);
