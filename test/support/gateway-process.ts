@@ -54,12 +54,16 @@ export function writeConfig(folder: string, settings: Record<string, unknown>): 
   return path;
 }
 
-export async function startGateway(configFile: string, timeoutMs = 20_000): Promise<GatewayProcess> {
+export async function startGateway(
+  configFile: string,
+  { timeoutMs = 20_000, env = {} }: { timeoutMs?: number; env?: Record<string, string> } = {},
+): Promise<GatewayProcess> {
   if (!existsSync(mainJs)) throw new Error('dist/main.js is missing: npm run build first');
   const config = JSON.parse(readFileSync(configFile, 'utf8')) as { data_dir: string };
   const portsFile = join(config.data_dir, 'run', 'ports.json');
   rmSync(portsFile, { force: true });
   const child = spawn(process.execPath, [mainJs, 'run', '--config', configFile], {
+    env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';
