@@ -6,14 +6,16 @@ import { join } from 'node:path';
 import { connectAsync, type MqttClient } from 'mqtt';
 import { expect, onTestFinished, test } from 'vitest';
 import { FakeInflux, type FakePoint } from '../../src/simulator/influx.ts';
-import { hasCommand } from '../support/debian.ts';
+import { commandPath, hasCommand } from '../support/debian.ts';
 import { addDevice, type GatewayProcess, startGateway, writeConfig } from '../support/gateway-process.ts';
 import { tempFolder } from '../support/temp.ts';
 
 /** A wall clock for child processes that is set by writing the file: `-21d`, `+0`. */
 function fakeWall(folder: string) {
   const file = join(folder, 'faketime');
-  const preload = execFileSync('faketime', ['-f', '+0', 'sh', '-c', 'echo $LD_PRELOAD']).toString().trim();
+  const preload = execFileSync(commandPath('faketime') ?? '', ['-f', '+0', 'sh', '-c', 'echo $LD_PRELOAD'])
+    .toString()
+    .trim();
   return {
     set: (offset: string) => writeFileSync(file, offset),
     env: {
