@@ -21,10 +21,12 @@ import type { Health } from './api/health.ts';
 import { Backups } from './backup/backups.ts';
 import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
-import { influxTarget, journalOptions } from './config/stage-options.ts';
+import { historyOptions, influxTarget, journalOptions } from './config/stage-options.ts';
 import { Forwarder } from './forwarder/forwarder.ts';
 import { RemoteClock } from './forwarder/remote-clock.ts';
 import { LearntTypes } from './forwarder/server-types.ts';
+import { History } from './history/history.ts';
+import { operations as historyOperations } from './history/operations.ts';
 import { Ingest } from './ingest/ingest.ts';
 import { operations as fieldTypeOperations } from './ingest/operations.ts';
 import { syncBucketsMs } from './journal/committer.ts';
@@ -240,6 +242,12 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
 
   const target = influxTarget(config);
   const serverTypes = await LearntTypes.open(journal, target);
+  const history = await openHistory(parts, paths.history, stageLog('history'));
+  if (history) {
+    onClose('history', () => history.close());
+    dates.onKnown(() => history.date((boot, bootNs) => dates.dateOf(boot, bootNs)?.timeNs));
+  }
+
   const ingest = await Ingest.open({
     appender: journal,
     deadLetters: journal,
@@ -248,6 +256,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     describe: (deviceId) => registry.get(deviceId),
     gatewayId: config.gatewayId,
     observe: (points, message) => board.apply(rules.observe(points, now()), message.receivedMonotonicMs),
+    onDurable: history ? (points, deviceId) => history.record(points, deviceId) : undefined,
     time: dates,
     log: stageLog('ingest'),
   });
@@ -365,6 +374,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     alarms: { ...board.stats(), list: board.list() },
     buzzer: led === undefined ? undefined : (led?.stats() ?? null),
     host: host?.stats(),
+    history: history === undefined ? undefined : (history?.stats() ?? null),
   });
   const api = config.http.enabled
     ? await Api.open({
@@ -385,6 +395,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),
     ...fieldTypeOperations(ingest),
     ...backups.operations,
+    ...(history ? historyOperations(history, clock) : []),
     ['gateway.status', status],
   ]);
   const control = await ControlSocket.open({
@@ -412,6 +423,21 @@ function openLed(config: Config, log: Log): Led | null | undefined {
     return Led.open({ directory: config.buzzer.led, log });
   } catch (error) {
     log.error({ event: 'buzzer_unavailable', err: error }, 'No buzzer: alarms are silent');
+    return null;
+  }
+}
+
+/** Undefined where it is switched off. Null when it cannot be opened: the gateway goes on without. */
+async function openHistory(
+  { config, clock }: GatewayParts,
+  directory: string,
+  log: Log,
+): Promise<History | null | undefined> {
+  if (!config.history.enabled) return undefined;
+  try {
+    return await History.open({ directory, clock, log, ...historyOptions(config) });
+  } catch (error) {
+    log.error({ event: 'history_unavailable', err: error }, 'No history: queries of recent readings fail');
     return null;
   }
 }

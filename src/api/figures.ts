@@ -4,6 +4,7 @@
 import type { AlarmBoardStats, AlarmView } from '../alarms/board.ts';
 import type { BackupsStats } from '../backup/backups.ts';
 import type { ForwarderStats } from '../forwarder/forwarder.ts';
+import type { HistoryStats } from '../history/history.ts';
 import type { IngestStats } from '../ingest/ingest.ts';
 import type { JournalStats } from '../journal/journal.ts';
 import type { RetentionReport } from '../journal/retention.ts';
@@ -40,6 +41,8 @@ export interface GatewayFigures {
   readonly buzzer: LedStats | null | undefined;
   /** Undefined where host health is switched off. */
   readonly host: HostHealthStats | undefined;
+  /** Undefined where history is switched off; null where it could not be opened. */
+  readonly history: HistoryStats | null | undefined;
 }
 
 type Simple = 'counter' | 'gauge';
@@ -380,6 +383,35 @@ function backupFamilies({ backups }: GatewayFigures): MetricFamily[] {
   ];
 }
 
+function historyFamilies({ history }: GatewayFigures): MetricFamily[] {
+  if (!history) return [];
+  return [
+    counter('history_points_total', 'Points recorded for queries.', history.points),
+    family(
+      'counter',
+      'history_dropped_points_total',
+      'Points not recorded for queries.',
+      each('reason', history.dropped),
+    ),
+    family(
+      'counter',
+      'history_dropped_buckets_total',
+      'Hours of readings and days of thinned rows deleted.',
+      each('reason', history.droppedBuckets),
+    ),
+    counter('history_thinned_rows_total', 'Readings that became rows of minutes.', history.thinnedRows),
+    family('gauge', 'history_bytes', 'Bytes of chunks on disk.', each('level', history.bytes)),
+    family('gauge', 'history_chunks', 'Chunks on disk.', each('level', history.chunks)),
+    gauge('history_memory_bytes', 'Bytes not yet on disk.', history.memoryBytes),
+    gauge('history_series', 'Devices × measurements in memory.', history.series),
+    gauge('history_undated_points', 'Points whose date is not known yet.', history.undated),
+    counter('history_damaged_chunks_total', 'Chunks left out, at every read.', history.damagedChunks),
+    counter('history_flushes_total', 'Writes of what was in memory.', history.flushes),
+    counter('history_failures_total', 'Writes the disk failed.', history.failures),
+    histogram('history_query_seconds', 'How long a query took.', history.queries),
+  ];
+}
+
 export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
   const { version, gatewayId, uptimeMs, registry } = figures;
   return [
@@ -398,6 +430,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...alarmFamilies(figures),
     ...hostFamilies(figures),
     ...backupFamilies(figures),
+    ...historyFamilies(figures),
   ];
 }
 
@@ -419,7 +452,7 @@ const stalledBytes = 1024 * 1024;
  * reason of a gateway that is fine.
  */
 export function healthOf(figures: GatewayFigures): Health {
-  const { journal, wear, forwarder, alarms, buzzer, registry, time } = figures;
+  const { journal, wear, forwarder, alarms, buzzer, registry, time, history } = figures;
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
   if (journal.isSpillFailing && journal.ring.free === 0) {
@@ -473,6 +506,10 @@ export function healthOf(figures: GatewayFigures): Health {
       code: 'DEAD_LETTERS',
       message: `${deadLetters.letters} readings could not be used: iotflow dead-letters list.`,
     });
+  }
+  if (history === null || history?.paused !== undefined) {
+    const why = history?.paused === 'disk-full' ? 'the disk is nearly full' : 'the disk fails it';
+    worth.push({ code: 'HISTORY_PAUSED', message: `Recent readings are not kept for queries: ${why}.` });
   }
   if (wear.measuredMs >= wearMeasuredMsMin && (wear.lifeYears ?? Infinity) < cardYearsMin) {
     worth.push({

@@ -7,6 +7,8 @@ export interface DataPaths {
   readonly state: string;
   /** Beside LevelDB's files, which leave it alone: what replaces the one replaces the other. */
   readonly registryWitness: string;
+  /** LevelDB: recent readings, for queries. */
+  readonly history: string;
   /** What exists only while a gateway runs. */
   readonly controlSocket: string;
   readonly portsFile: string;
@@ -16,6 +18,7 @@ export function dataPaths(dataDir: string): DataPaths {
   return {
     state: join(dataDir, 'state'),
     registryWitness: join(dataDir, 'state', 'registry-revisions'),
+    history: join(dataDir, 'history'),
     controlSocket: join(dataDir, 'run', 'control.sock'),
     portsFile: join(dataDir, 'run', 'ports.json'),
   };

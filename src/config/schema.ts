@@ -215,6 +215,12 @@ export const configSchema = v.object({
     trust: v.optional(v.picklist(clockTrusts, `one of ${clockTrusts.join(', ')}`), 'auto'),
     synchronized_path: v.optional(path),
   }),
+  history: v.object({
+    enabled: yesOrNo(true),
+    raw_hours: wholeNumber(1, 8_760, 48),
+    max_age_days: wholeNumber(1, 3_650, 30),
+    max_bytes: atLeast(mebibyte, 512 * mebibyte),
+  }),
   rules: v.object({ silent_after_ms: wholeNumber(1_000, 86_400_000, 150_000) }),
   registry: v.object({ devices_max: wholeNumber(1, 100_000, 1_000) }),
   host_health: v.object({

@@ -27,3 +27,8 @@ export function influxTarget({ influx }: Config) {
   const { url, token, org, bucket } = influx;
   return url === undefined ? undefined : { url, token, org, bucket };
 }
+
+export function historyOptions({ history }: Config) {
+  const { rawHours, maxAgeDays, maxBytes } = history;
+  return { rawHours, maxAgeDays, maxBytes };
+}

@@ -45,6 +45,8 @@ export interface IngestOptions {
   readonly serverTypes?: ServerTypes;
   /** Called synchronously, before any await. Must not throw. */
   readonly observe: (points: readonly Point[], message: Message) => void;
+  /** Points of one device that have just become durable, as stored. Called synchronously; must not throw. */
+  readonly onDurable?: ((points: readonly Point[], deviceId: string) => void) | undefined;
   readonly time: StampTime;
   readonly log: Log;
   /** How many fields can have a pinned type. */
@@ -98,6 +100,8 @@ export type Replayed =
 /** Everything `take` gathers before it has to wait. */
 interface Work {
   lines: string;
+  /** For whom it may concern once they are durable. */
+  readonly stored: Point[];
   points: number;
   isUndated: boolean;
   readonly letters: DeadLetter[];
@@ -177,7 +181,7 @@ export class Ingest {
       }
     }
 
-    const work: Work = { lines: '', points: 0, isUndated: false, letters: [] };
+    const work: Work = { lines: '', stored: [], points: 0, isUndated: false, letters: [] };
     for (const [index, point] of points.entries()) {
       const sample = samples[index];
       if (sample === undefined) continue;
@@ -199,7 +203,7 @@ export class Ingest {
     if (letter.isCut) return { kind: 'impossible', reason: 'only its beginning was kept' };
     const line = lineIn(letter);
     const message = messageIn(letter);
-    const work: Work = { lines: '', points: 0, isUndated: false, letters: [] };
+    const work: Work = { lines: '', stored: [], points: 0, isUndated: false, letters: [] };
     if (line !== undefined) this.#encodeLine(work, letter, line);
     else if (message !== undefined) this.#encodeAgain(work, letter, message);
     else return { kind: 'impossible', reason: 'it is no message and no line' };
@@ -220,6 +224,7 @@ export class Ingest {
     }
     if (!isDone) return { kind: 'gone' };
     this.#points += work.points;
+    if (letter.deviceId !== undefined) this.#options.onDurable?.(work.stored, letter.deviceId);
     const [again] = work.letters;
     return again === undefined
       ? { kind: 'replayed' }
@@ -364,6 +369,7 @@ export class Ingest {
     const line = this.#lineOf(message.deviceId, point, fields);
     const isKnown = serverTypes !== undefined && serverTypes.size > 0;
     work.lines += `${isKnown ? lineWrittenAs(line, serverTypes) : line}\n`;
+    work.stored.push(refused === undefined ? point : { ...point, fields: new Map(fields) });
     work.points += 1;
     if (point.boot !== undefined) work.isUndated = true;
   }
@@ -442,6 +448,7 @@ export class Ingest {
       () => {
         this.#inFlight -= 1;
         this.#points += work.points;
+        this.#options.onDurable?.(work.stored, deviceId);
         if (identity !== undefined) this.#seen.settled(deviceId, identity.stream, identity.seq);
       },
       (error: unknown) => {

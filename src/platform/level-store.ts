@@ -71,8 +71,12 @@ export interface LevelStoreStats {
   readonly failed: boolean;
 }
 
-/** A stage's share of a LevelDB; `forget` is what it can do beyond a Store. */
+/** A stage's share of a LevelDB, and what it can do beyond a Store. */
 export interface LevelRoom extends Store {
+  /** All or nothing as `write`, but without waiting for the disk: after a power cut it may not have happened. */
+  writeUnsynced(writes: readonly StoreWrite[]): Promise<void>;
+  /** Deletes all keys from the first up to the second, without waiting for the disk; not at once. */
+  clear(gte: string, lt: string): Promise<void>;
   /** Deletes without waiting for the disk: after a power cut the entries may be back. `note` is written with it. */
   forget(keys: readonly string[], note?: StoreWrite): Promise<void>;
   /** Gives back the disk that deleted entries between the two keys still occupy. */
@@ -213,6 +217,8 @@ export class LevelStore {
     return {
       get: (key) => this.#get(prefix + key),
       write: (writes) => this.#write(prefix, writes, true),
+      writeUnsynced: (writes) => this.#write(prefix, writes, false),
+      clear: (gte, lt) => this.#clear(prefix + gte, prefix + lt),
       forget: (keys, note) => {
         const deletes = keys.map((key): StoreWrite => ({ key, value: undefined }));
         return this.#write(prefix, note === undefined ? deletes : [...deletes, note], false);
@@ -372,6 +378,18 @@ export class LevelStore {
     } catch (error) {
       this.#writeErrors += 1;
       // LevelDB refuses every write after a failed one, even once there is space again: only a new handle helps.
+      if (database !== undefined) await this.#dropHandle(database);
+      throw this.#failure('write', error);
+    }
+  }
+
+  async #clear(gte: string, lt: string): Promise<void> {
+    let database: Database | undefined;
+    try {
+      database = await this.#handle();
+      await database.clear({ gte, lt });
+    } catch (error) {
+      this.#writeErrors += 1;
       if (database !== undefined) await this.#dropHandle(database);
       throw this.#failure('write', error);
     }

@@ -13,6 +13,7 @@ import { deadLetterCommands } from './dead-letters.ts';
 import { deviceCommands } from './devices.ts';
 import { doctorCommand } from './doctor.ts';
 import { fieldTypeCommands } from './field-types.ts';
+import { historyCommands } from './history.ts';
 import { restoreCommand } from './restore.ts';
 import { statusCommand } from './status.ts';
 
@@ -34,6 +35,7 @@ const operatorCommands: readonly Command[] = [
   ...alarmCommands,
   ...deadLetterCommands,
   ...fieldTypeCommands,
+  ...historyCommands,
   statusCommand,
   backupCommand,
   restoreCommand,

@@ -70,6 +70,27 @@ test('the rules see a leak even in a message that cannot be stored', async () =>
   expect(ingest.stats().deadLetters).toEqual({ FIELD_NOT_SCALAR: 1 });
 });
 
+test('points are told of when they are durable, as they were stored, and not when they were refused', async () => {
+  const told: [string, Record<string, unknown>][] = [];
+  const { ingest, journal } = await opened({
+    onDurable: (points, deviceId) => {
+      for (const { fields } of points) told.push([deviceId, Object.fromEntries(fields)]);
+    },
+  });
+  journal.stall();
+  const taken = ingest.take(message('{"v":1,"w":2}'));
+  expect(told).toEqual([]);
+  journal.release();
+  await taken;
+  await ingest.take(message('{"v":"one","w":3}'));
+  journal.failWith = full;
+  await expect(ingest.take(message('{"v":4}'))).rejects.toThrow();
+  expect(told).toEqual([
+    ['probe-1', { v: 1, w: 2 }],
+    ['probe-1', { w: 3 }],
+  ]);
+});
+
 test('50 and 50.0 never conflict', async () => {
   const { ingest, journal } = await opened();
   await ingest.take(message('{"v":50}'));

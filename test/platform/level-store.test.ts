@@ -58,6 +58,16 @@ test('a batch puts and deletes at once', async () => {
   expect(await all(room)).toEqual(['c=3']);
 });
 
+test('a range is cleared without its neighbours, and what is written unsynced is there at once', async () => {
+  const store = await openAt(join(tempFolder(), 'state'));
+  const room = store.room('history');
+  await store.room('other').write([{ key: 'a/2', value: value('other') }]);
+  await room.writeUnsynced(['a/1', 'a/2', 'a0', 'b'].map((key) => ({ key, value: value(key) })));
+  await room.clear('a/', 'a0');
+  expect(await all(room)).toEqual(['a0=a0', 'b=b']);
+  expect(await all(store.room('other'))).toEqual(['a/2=other']);
+});
+
 test('ranges, limits and reverse order stay inside the room', async () => {
   const store = await openAt(join(tempFolder(), 'state'));
   const room = store.room('b');

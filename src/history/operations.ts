@@ -1,0 +1,207 @@
+// What may be asked of history, by name: for the command line, and for the routes of the HTTP API. Arguments come
+// from outside and are checked here; answers are JSON, times in RFC 3339.
+
+import { parseTimestamp, timestampExpected } from '../model/timestamp.ts';
+import { GatewayError } from '../platform/errors.ts';
+import type { Operation, Operations } from '../platform/operations.ts';
+import type { History } from './history.ts';
+import { type Order, parseCursor, type Selection } from './query.ts';
+import { type AggregateFunction, aggregateFunctions } from './summary.ts';
+
+type Args = Parameters<Operation>[0];
+
+const defaults = { from: '-1h', to: 'now', window: '1h', limit: 1_000, functions: ['mean', 'min', 'max'] };
+/** More would keep the event loop busy with JSON alone; `next` leads on. */
+const limitMax = 10_000;
+const fieldsMax = 256;
+const windowMsMin = 1_000;
+const windowMsMax = 366 * 86_400_000;
+const orders = ['oldest-first', 'newest-first'] as const satisfies readonly Order[];
+/** The largest time InfluxDB and a chunk can hold. */
+const timeNsMax = 2n ** 63n - 1n;
+
+const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const;
+
+function invalid(message: string): GatewayError {
+  return new GatewayError('ARGUMENT_INVALID', message);
+}
+
+function checkNames(args: Args, known: readonly string[]): void {
+  const unknown = Object.keys(args).find((name) => !known.includes(name));
+  if (unknown === undefined) return;
+  throw invalid(`unknown argument ${JSON.stringify(unknown.slice(0, 80))}; known are ${known.join(', ')}`);
+}
+
+function text(args: Args, name: string): string | undefined {
+  const value = args[name];
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === 'string' && value !== '' && value.length <= 512) return value;
+  throw invalid(`${name}: expected text of 1 to 512 characters`);
+}
+
+function requiredText(args: Args, name: string): string {
+  const value = text(args, name);
+  if (value === undefined) throw invalid(`${name}: expected text of 1 to 512 characters`);
+  return value;
+}
+
+/** A list, or its items with commas between. */
+function list(args: Args, name: string): readonly string[] | undefined {
+  const value = args[name];
+  if (value === undefined || value === null) return undefined;
+  const items: unknown[] = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? value : [];
+  const isGood = items.every((item) => typeof item === 'string' && item !== '' && item.length <= 512);
+  if (isGood && items.length > 0 && items.length <= fieldsMax) return items as string[];
+  throw invalid(`${name}: expected 1 to ${fieldsMax} names`);
+}
+
+/** `5m`, `1h`, `24h`, `7d` in milliseconds; undefined when it is none. */
+function parseDuration(given: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d|w)$/.exec(given);
+  if (match === null) return undefined;
+  return Number(match[1]) * unitMs[match[2] as keyof typeof unitMs];
+}
+
+/** `now`, `-1h`, or a time. */
+function time(args: Args, name: string, fallback: string, nowMs: number): bigint {
+  const value = args[name] ?? fallback;
+  const given = typeof value === 'string' ? value.trim() : value;
+  if (given === 'now' || given === 'now()') return BigInt(Math.floor(nowMs)) * 1_000_000n;
+  const isAgo = typeof given === 'string' && given.startsWith('-');
+  const agoMs = isAgo ? parseDuration(given.slice(1)) : undefined;
+  const found = agoMs === undefined ? parseTimestamp(given) : BigInt(Math.floor(nowMs) - agoMs) * 1_000_000n;
+  // A minus is a time before now; before 1970 nothing was measured here.
+  if (found === undefined || (isAgo && agoMs === undefined)) {
+    throw invalid(`${name}: expected now, a time before it such as -1h or -7d, or ${timestampExpected}`);
+  }
+  if (found < 0n) return 0n;
+  return found > timeNsMax ? timeNsMax : found;
+}
+
+function whole(args: Args, name: string, min: number, max: number, fallback: number): number {
+  const value = args[name] ?? fallback;
+  if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
+  throw invalid(`${name}: expected a whole number from ${min} to ${max}`);
+}
+
+function selection(args: Args, nowMs: number): Selection {
+  const deviceId = requiredText(args, 'device_id');
+  const measurement = text(args, 'measurement');
+  const fields = list(args, 'fields');
+  const fromNs = time(args, 'from', defaults.from, nowMs);
+  const toNs = time(args, 'to', defaults.to, nowMs);
+  if (fromNs >= toNs) throw invalid('from: expected a time before "to"');
+  return {
+    deviceId,
+    fromNs,
+    toNs,
+    ...(measurement === undefined ? {} : { measurement }),
+    ...(fields === undefined ? {} : { fields }),
+  };
+}
+
+function windowMs(args: Args): number {
+  const given = text(args, 'window') ?? defaults.window;
+  const found = parseDuration(given);
+  if (found !== undefined && found >= windowMsMin && found <= windowMsMax) return found;
+  throw invalid('window: expected a duration from 1s to 366d, such as 5m or 1h');
+}
+
+function functions(args: Args): readonly AggregateFunction[] {
+  const given = list(args, 'functions') ?? defaults.functions;
+  return given.map((name) => {
+    const found = aggregateFunctions.find((known) => known === name);
+    if (found !== undefined) return found;
+    throw invalid(`functions: expected some of ${aggregateFunctions.join(', ')}`);
+  });
+}
+
+function order(args: Args): Order {
+  const given = text(args, 'order') ?? 'oldest-first';
+  const found = orders.find((known) => known === given);
+  if (found !== undefined) return found;
+  throw invalid(`order: expected ${orders.join(' or ')}`);
+}
+
+function after(args: Args): string | undefined {
+  const given = text(args, 'after');
+  if (given === undefined || parseCursor(given) !== undefined) return given;
+  throw invalid('after: expected "next" of the answer before');
+}
+
+/** RFC 3339, with as many decimals as it needs. */
+function timeText(timeNs: bigint): string {
+  const seconds = timeNs / 1_000_000_000n;
+  const rest = timeNs % 1_000_000_000n;
+  const whole = new Date(Number(seconds) * 1_000).toISOString().slice(0, 19);
+  const decimals = rest === 0n ? '' : `.${String(rest).padStart(9, '0').replace(/0+$/, '')}`;
+  return `${whole}${decimals}Z`;
+}
+
+const selecting = ['device_id', 'measurement', 'fields', 'from', 'to', 'limit'];
+
+/**
+ * `history.latest {device_id, measurement?}`,
+ * `history.range {device_id, measurement?, fields?, from?, to?, limit?, order?, after?}`,
+ * `history.aggregate {device_id, measurement?, fields?, from?, to?, limit?, window?, functions?}`.
+ */
+export function operations(history: History, clock: { wallMs(): number }): Operations {
+  const latest: Operation = async (args) => {
+    checkNames(args, ['device_id', 'measurement']);
+    const deviceId = requiredText(args, 'device_id');
+    const found = await history.latest(deviceId, text(args, 'measurement'));
+    const measurements = found.map(({ measurement, fields }) => ({
+      measurement,
+      fields: Object.fromEntries(
+        [...fields].map(([name, { value, timeNs }]) => [name, { value, time: timeText(timeNs) }]),
+      ),
+    }));
+    return { device_id: deviceId, measurements };
+  };
+  const range: Operation = async (args) => {
+    checkNames(args, [...selecting, 'order', 'after']);
+    const selected = selection(args, clock.wallMs());
+    const cursor = after(args);
+    const { rows, next } = await history.range({
+      ...selected,
+      limit: whole(args, 'limit', 1, limitMax, defaults.limit),
+      order: order(args),
+      ...(cursor === undefined ? {} : { after: cursor }),
+    });
+    const points = rows.map(({ measurement, timeNs, fields, isThinned }) => ({
+      time: timeText(timeNs),
+      measurement,
+      fields: Object.fromEntries(fields),
+      ...(isThinned ? { thinned: true } : {}),
+    }));
+    return { ...described(selected), points, count: points.length, next: next ?? null };
+  };
+  const aggregate: Operation = async (args) => {
+    checkNames(args, [...selecting, 'window', 'functions']);
+    const selected = selection(args, clock.wallMs());
+    const asked = functions(args);
+    const { windows, nextFromNs } = await history.aggregate({
+      ...selected,
+      limit: whole(args, 'limit', 1, limitMax, defaults.limit),
+      windowMs: windowMs(args),
+      functions: asked,
+    });
+    const shown = windows.map(({ measurement, timeNs, fields }) => ({
+      time: timeText(timeNs),
+      measurement,
+      fields: Object.fromEntries([...fields].map(([name, values]) => [name, Object.fromEntries(values)])),
+    }));
+    const next = nextFromNs === undefined ? null : timeText(nextFromNs);
+    return { ...described(selected), functions: asked, windows: shown, count: shown.length, next };
+  };
+  return new Map([
+    ['history.latest', latest],
+    ['history.range', range],
+    ['history.aggregate', aggregate],
+  ]);
+}
+
+/** The question as it was understood. */
+function described({ deviceId, fromNs, toNs }: Selection): Record<string, string> {
+  return { device_id: deviceId, from: timeText(fromNs), to: timeText(toNs) };
+}
