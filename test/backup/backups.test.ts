@@ -3,7 +3,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { Backups } from '../../src/backup/backups.ts';
 import { RecordReader } from '../../src/backup/record.ts';
 import { errorCode } from '../../src/platform/errors.ts';
-import { append, openJournal, range } from '../support/journal.ts';
+import { append, openJournal, range, spilled } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
 
 async function openBackups(leaseMs?: number) {
@@ -27,6 +27,7 @@ async function openBackups(leaseMs?: number) {
 test('a backup is read page by page to its end', async () => {
   const { backups, journal, ask, begin } = await openBackups();
   await append(journal, range(0, 300), 'telemetry', 3000);
+  await spilled(journal);
   const id = await begin();
   expect(backups.stats().open).toBe(1);
   const reader = new RecordReader();
@@ -39,7 +40,7 @@ test('a backup is read page by page to its end', async () => {
     isEnd = page.isEnd === true;
   }
   expect(reader.isEmpty).toBe(true);
-  expect([...kinds.keys()]).toEqual(['header', 'ring', 'block']);
+  expect([...kinds.keys()].filter((kind) => kind !== 'state')).toEqual(['header', 'ring', 'block']);
   await ask('backup.end', id);
   expect(backups.stats()).toEqual({ open: 0, finished: 1, abandoned: 0, heldBytes: 0 });
 });
