@@ -221,7 +221,11 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
 
   const led = openLed(config, stageLog('buzzer'));
   const board = await AlarmBoard.open({
-    hotState: journal,
+    hotState: {
+      entries: (prefix) => journal.entries(prefix),
+      // As alarms, so that it finds room when nothing else does any more.
+      write: (state) => journal.append({ class: 'alarm', lines: '', points: 0, state }),
+    },
     annunciators: led ? [buzzer(led)] : [],
     record: (change) => recordPoint('alarm', alarmPoint(change, config.gatewayId)),
     clock,

@@ -457,7 +457,7 @@ export function healthOf(figures: GatewayFigures): Health {
   const worth: HealthReason[] = [];
   if (journal.isSpillFailing && journal.ring.free === 0) {
     failing.push({ code: 'JOURNAL_FULL', message: 'There is no room left on disk: readings are refused.' });
-  } else if (journal.isSpillFailing) {
+  } else if (journal.isSpillFailing || journal.isStateCarried) {
     worth.push({ code: 'DISK_FAILING', message: 'The disk is full or failing; readings are still taken.' });
   }
   if (journal.pendingBytes > stalledBytes) {

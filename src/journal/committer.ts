@@ -84,6 +84,13 @@ interface LazyEntry {
   bytes: number;
 }
 
+/** State that is to be appended once more. */
+interface Carrying {
+  readonly segment: number;
+  readonly resolve: () => void;
+  readonly reject: (error: GatewayError) => void;
+}
+
 interface EncodedFrame {
   readonly header: FrameHeader;
   readonly offset: number;
@@ -136,6 +143,7 @@ export class Committer implements Appender {
   #overrunMs = 0;
   #overrunDeviationMs = 0;
   #isLazyDue = false;
+  #carrying: Carrying | undefined;
   #lazyTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
   #isRunning = false;
@@ -330,7 +338,7 @@ export class Committer implements Appender {
     const known = this.#options.watermarks(this.#lastLinesSequence + 1);
     const isNews = known.some((watermark, index) => watermark > (this.#writtenWatermarks[index] ?? 0));
     if (!this.#options.isRemarkDue(this.#committedSequence) && !isNews) return;
-    if (!this.#ring.claim(padded(headerBytes), true)) return;
+    if (!this.#ring.claim(padded(headerBytes), 0)) return;
     const watermarks = this.#watermarks();
     await this.#write([this.#encode([], 0, 0, watermarks)]).catch(() => undefined);
   }
@@ -368,7 +376,11 @@ export class Committer implements Appender {
   }
 
   async #run(): Promise<void> {
-    while (this.#wantsCommit && this.#retryTimer === undefined) {
+    while ((this.#wantsCommit || this.#carrying !== undefined) && this.#retryTimer === undefined) {
+      if (this.#carrying !== undefined) {
+        await this.#commitCarried(this.#carrying);
+        continue;
+      }
       const lingerLeftMs = this.#lingerLeftMs;
       if (lingerLeftMs > 0) {
         this.#armLingerTimer(lingerLeftMs);
@@ -376,7 +388,7 @@ export class Committer implements Appender {
       }
       if (!this.#claim()) {
         // Segments that cannot be made anew before the disk knows the floor, and nobody else to tell it.
-        if (!this.#ring.isWaitingForFloor || !this.#ring.claim(padded(headerBytes), true)) break;
+        if (!this.#ring.isWaitingForFloor || !this.#ring.claim(padded(headerBytes), 0)) break;
         await this.#commitFloor();
       } else if (this.#ring.isFloorDue) await this.#commitFloor();
       else await this.#commit();
@@ -394,10 +406,10 @@ export class Committer implements Appender {
       const first = this.#queue[0];
       if (first === undefined) return false;
       const bytes = padded(headerBytes + first.bytes);
-      const mayUseReserve = isLazy(first) || first.class !== 2;
-      if (this.#ring.claim(bytes, mayUseReserve)) return true;
+      if (this.#ring.claim(bytes, isLazy(first) ? 1 : first.class)) return true;
       const isHopeful = this.#options.onNoRoom();
       if (isLazy(first)) {
+        if (this.#letAlarmPass()) continue;
         // Not even the reserve is left. Lazy writes stay; what their senders wait for is refused.
         if (!isHopeful) this.#refuseAll();
         this.#isLazyDue = false;
@@ -405,13 +417,26 @@ export class Committer implements Appender {
         return false;
       }
       // Room is being made: telemetry waits for it, unless that would keep an alarm waiting behind it.
-      const holdsUp =
-        first.class === 2 &&
-        this.#queue.some((entry) => !isLazy(entry) && entry.class !== 2 && entry.points > 0);
+      const holdsUp = this.#queue.some(
+        (entry) => !isLazy(entry) && entry.class < first.class && (entry.class === 0 || entry.points > 0),
+      );
       if (isHopeful && !holdsUp) return false;
       this.#queue.shift();
       this.#refuse(first);
     }
+  }
+
+  /** Lazy writes at the head wait behind the first alarm, if there is one; not where it would change what wins. */
+  #letAlarmPass(): boolean {
+    const at = this.#queue.findIndex((entry) => !isLazy(entry) && entry.class === 0);
+    if (at < 0) return false;
+    const ahead = this.#queue.slice(0, at + 1);
+    const lazy = ahead.filter(isLazy);
+    const eager = ahead.flatMap((entry) => (isLazy(entry) ? [] : [entry]));
+    const isWritten = (key: string) => lazy.some(({ writes }) => writes.has(key));
+    if (eager.some((entry) => entry.state.some(({ key }) => isWritten(key)))) return false;
+    this.#queue = [...eager, ...lazy, ...this.#queue.slice(at + 1)];
+    return true;
   }
 
   #refuseAll(): void {
@@ -471,6 +496,52 @@ export class Committer implements Appender {
     }
   }
 
+  /**
+   * Appends once more, ahead of everything that waits, the state that would be lost with the segment; whoever
+   * asks can then do without it.
+   * @throws GatewayError `JOURNAL_FULL` when there is no room, `JOURNAL_FAILED`.
+   */
+  carry(segment: number): Promise<void> {
+    assert(this.#carrying === undefined, 'BUG: carried twice at once');
+    return new Promise((resolve, reject) => {
+      this.#carrying = { segment, resolve, reject };
+      this.kick();
+    });
+  }
+
+  /** One frame of it. Between two commits: what is committed is what counts, and all that waits is newer. */
+  async #commitCarried({ segment, resolve, reject }: Carrying): Promise<void> {
+    const writes = new Map<string, StateWrite>();
+    let bytes = 0;
+    for (const write of this.#state.onlyIn(segment)) {
+      const more = stateWriteBytes(write);
+      if (bytes > 0 && bytes + more > this.#framePayloadBytes) break;
+      writes.set(write.key, write);
+      bytes += more;
+    }
+    if (writes.size === 0) {
+      this.#carrying = undefined;
+      resolve();
+      return;
+    }
+    if (!this.#ring.claim(padded(headerBytes + bytes), 0)) {
+      this.#carrying = undefined;
+      reject(new GatewayError('JOURNAL_FULL', 'no room in the journal'));
+      return;
+    }
+    if (this.#ring.isFloorDue) {
+      await this.#commitFloor();
+      return;
+    }
+    try {
+      await this.#write([this.#encode([{ writes, bytes }], 0, 0, this.#watermarks())]);
+    } catch (error) {
+      this.#carrying = undefined;
+      this.#fail([], error);
+      reject(new GatewayError('JOURNAL_FAILED', 'the disk did not take it', { cause: error }));
+    }
+  }
+
   #watermarks(): PerClass {
     // Of all frames of the commit the first one's number: what is in the others nobody has delivered yet.
     return this.#options.watermarks(this.#sequence + 1);
@@ -490,8 +561,13 @@ export class Committer implements Appender {
       for (let entry = this.#queue[at]; entry !== undefined; entry = this.#queue[at]) {
         if (offset + padded(bytes + entry.bytes) > room) break;
         if (group.length > 0 && bytes + entry.bytes > this.#framePayloadBytes) break;
-        // Written on in the reserve, telemetry would take the room kept for alarms.
-        if (isReserve && !isLazy(entry) && entry.class === 2) break;
+        // Written on in the reserve, others would take the room kept for alarms.
+        const isAlarm = !isLazy(entry) && entry.class === 0;
+        const end = offset + padded(bytes + entry.bytes);
+        if (isReserve && !isAlarm) {
+          if (!isLazy(entry) && entry.class === 2) break;
+          if (this.#ring.remainingBytes - end < this.#ring.alarmReserveBytes) break;
+        }
         group.push(entry);
         bytes += entry.bytes;
         at += 1;
@@ -655,7 +731,7 @@ export class Committer implements Appender {
       if (frame.header.length > headerBytes + frame.header.stateBytes) {
         this.#lastLinesSequence = frame.header.sequence;
       }
-      for (const write of frame.state) this.#state.commit(write);
+      for (const write of frame.state) this.#state.commit(write, frame.header.segment);
       this.#options.onFrame(frame.header, position + frame.offset);
     }
   }

@@ -35,10 +35,16 @@ function endOf(prefix: string): string | undefined {
   return prefix.slice(0, last) + String.fromCharCode(prefix.charCodeAt(last) + 1);
 }
 
+interface Dirty {
+  readonly write: StateWrite;
+  /** Life of the segment with its newest frame. */
+  readonly segment: number;
+}
+
 export class StateMap {
   readonly #store: Store;
   /** Committed, not yet in the store. */
-  readonly #dirty = new Map<string, StateWrite>();
+  readonly #dirty = new Map<string, Dirty>();
   /** Visible, not yet committed. */
   readonly #staged = new Map<string, StateWrite>();
   /** Keys in the store; undefined when they are too many. */
@@ -78,18 +84,23 @@ export class StateMap {
     this.#staged.set(write.key, write);
   }
 
-  /** The write is durable in a frame. */
-  commit(write: StateWrite): void {
+  /** The write is durable in a frame of the segment. */
+  commit(write: StateWrite, segment: number): void {
     if (this.#staged.get(write.key) === write) this.#staged.delete(write.key);
     const before = this.#dirty.get(write.key);
     if (before !== undefined) {
       this.#dirty.delete(write.key);
-      this.#dirtyBytes -= sizeOf(before);
+      this.#dirtyBytes -= sizeOf(before.write);
     }
     // What came and went between two checkpoints leaves nothing behind.
     if (write.value === undefined && this.#stored !== undefined && !this.#stored.has(write.key)) return;
-    this.#dirty.set(write.key, write);
+    this.#dirty.set(write.key, { write, segment });
     this.#dirtyBytes += sizeOf(write);
+  }
+
+  /** What is neither in the store nor in a newer frame than those of the segment: lost if it were used again now. */
+  *onlyIn(segment: number): Iterable<StateWrite> {
+    for (const dirty of this.#dirty.values()) if (dirty.segment <= segment) yield dirty.write;
   }
 
   /** A write that is still to be committed, and was hidden by a newer one that never will. */
@@ -108,7 +119,7 @@ export class StateMap {
   }
 
   async get(key: string): Promise<Buffer | undefined> {
-    const write = this.#staged.get(key) ?? this.#dirty.get(key);
+    const write = this.#staged.get(key) ?? this.#dirty.get(key)?.write;
     if (write !== undefined) return write.value;
     if (this.#stored?.has(key) === false) return undefined;
     return await this.#store.get(key);
@@ -116,9 +127,8 @@ export class StateMap {
 
   async *entries(prefix: string): AsyncGenerator<readonly [key: string, value: Buffer], void, void> {
     const newer = new Map<string, Buffer | undefined>();
-    for (const map of [this.#dirty, this.#staged]) {
-      for (const write of map.values()) if (write.key.startsWith(prefix)) newer.set(write.key, write.value);
-    }
+    for (const [key, { write }] of this.#dirty) if (key.startsWith(prefix)) newer.set(key, write.value);
+    for (const [key, write] of this.#staged) if (key.startsWith(prefix)) newer.set(key, write.value);
     const keys = [...newer.keys()].sort(compareKeys);
     const end = endOf(prefix);
     const range = end === undefined ? {} : { gte: prefix, lt: end };
@@ -153,7 +163,7 @@ export class StateMap {
   async #checkpoint(): Promise<void> {
     let batch: StateWrite[] = [];
     let bytes = 0;
-    for (const write of [...this.#dirty.values()]) {
+    for (const { write } of [...this.#dirty.values()]) {
       batch.push(write);
       bytes += sizeOf(write);
       if (batch.length < batchWritesMax && bytes < batchBytesMax) continue;
@@ -170,7 +180,7 @@ export class StateMap {
     for (const write of batch) if (write.value !== undefined) this.#stored?.add(write.key);
     await this.#store.write(batch satisfies readonly StoreWrite[]);
     for (const write of batch) {
-      const now = this.#dirty.get(write.key);
+      const now = this.#dirty.get(write.key)?.write;
       if (now === write) {
         this.#dirty.delete(write.key);
         this.#dirtyBytes -= sizeOf(write);

@@ -5,6 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../platform/clock.ts';
 import type { Disk } from '../platform/disk.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
@@ -38,7 +39,7 @@ import type {
 } from './contract.ts';
 import { dateGzip, dateLines } from './dating.ts';
 import { DeadLetterBox, type DeadLetterStats, type LetterFilter } from './dead-letters.ts';
-import { type FrameHeader, headerBytes, type PerClass } from './frame.ts';
+import { type FrameHeader, headerBytes, type PerClass, padded, stateWriteBytes } from './frame.ts';
 import { StateMap } from './hot-state.ts';
 import { Lane } from './lane.ts';
 import { type Drops, Retention, type RetentionReport, type RetentionStats } from './retention.ts';
@@ -135,6 +136,8 @@ export interface JournalStats extends CommitterStats {
   readonly spilledBlocks: number;
   /** Whether the last attempt to move a segment to blocks failed. */
   readonly isSpillFailing: boolean;
+  /** Whether hot state goes from segment to segment because the store cannot be written. */
+  readonly isStateCarried: boolean;
   readonly quarantined: Readonly<Quarantined>;
   readonly lostBlocks: number;
   readonly lostBlockPoints: number;
@@ -185,6 +188,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   #listener: (() => void) | undefined;
   #reportListener: ((report: RetentionReport) => void) | undefined;
   #checkpointing: Promise<void> | undefined;
+  readonly #retryMs: number;
   #closing: Promise<void> | undefined;
   #acceptedPoints = 0;
 
@@ -209,6 +213,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     this.#state = state;
     this.#log = parts.log;
     this.#journalMs = parts.journalMs;
+    this.#retryMs = options.retryMs;
     this.#lastSequence = parts.lastSequence;
     this.#retention = new Retention({
       blocks: parts.blocks,
@@ -235,6 +240,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       rewind: () => this.#rewind(),
       onMoved: () => this.#listener?.(),
       onRoom: () => this.#committer.kick(),
+      carry: (segment) => this.#carry(segment),
       enforceCaps: () => this.#retention.enforce(),
     });
     this.#anchors = new AnchorLine(
@@ -305,8 +311,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       const { recovered } = opened;
       ring = opened.ring;
       const state = await StateMap.open(store);
-      for await (const writes of ring.recoveredState(recovered)) {
-        for (const write of writes) state.commit(write);
+      for await (const { segment, writes } of ring.recoveredState(recovered)) {
+        for (const write of writes) state.commit(write, segment);
       }
       const anchor = await findAnchor(state);
       const blocks = await Blocks.open(blockStore.room('blocks'), log, anchor?.rows);
@@ -550,6 +556,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       spilledPoints: this.#spill.points,
       spilledBlocks: this.#spill.blocks,
       isSpillFailing: this.#spill.isFailing,
+      isStateCarried: this.#spill.isCarrying,
       quarantined: { ...this.#ring.quarantined },
       lostBlocks: this.#blocks.lost,
       lostBlockPoints: this.#blocks.lostPoints,
@@ -773,12 +780,28 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   #checkpoint(): void {
     this.#checkpointing ??= this.#state
       .checkpoint()
-      .catch((error: unknown) => {
+      .catch(async (error: unknown) => {
         this.#log.warn({ event: 'journal-checkpoint-failed', code: errorCode(error) }, 'tried again later');
+        // Not with every commit.
+        await sleep(this.#retryMs, undefined, { ref: false });
       })
       .finally(() => {
         this.#checkpointing = undefined;
       });
+  }
+
+  /** Worth it only as long as a segment is freed for less than half of one. */
+  async #carry(segment: Segment): Promise<boolean> {
+    let bytes = 0;
+    for (const write of this.#state.onlyIn(segment.id)) bytes += stateWriteBytes(write);
+    if (padded(bytes) > this.#ring.segmentBytes / 2) return false;
+    try {
+      await this.#committer.carry(segment.id);
+      return true;
+    } catch (error) {
+      this.#log.warn({ event: 'journal-carry-failed', code: errorCode(error) }, 'tried again later');
+      return false;
+    }
   }
 
   #oldestAgeMs(index: ClassIndex): number | undefined {

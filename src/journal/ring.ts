@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { Disk, DiskFile } from '../platform/disk.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
+import type { ClassIndex } from './class-index.ts';
 import type { StateWrite } from './contract.ts';
 import {
   blockBytes,
@@ -219,16 +220,23 @@ export class Ring {
     if (this.#active !== undefined) yield this.#active;
   }
 
+  /** Of the reserve so much is for alarms alone: what else goes on while the disk is full must not use it up. */
+  get alarmReserveBytes(): number {
+    return this.segmentBytes / 4;
+  }
+
   /**
-   * Makes room for so many bytes in the active segment, turning to the next one if needed. The last free
-   * segment is a reserve: only who may use it gets it, or writes on in it.
+   * Makes room for so many bytes in the active segment, turning to the next one if needed. The last free segment
+   * is a reserve: telemetry neither gets it nor writes on in it, events and state have three quarters of it.
    */
-  claim(bytes: number, mayUseReserve: boolean): boolean {
-    const reserve = mayUseReserve ? 0 : 1;
+  claim(bytes: number, classIndex: ClassIndex): boolean {
     if (this.#active !== undefined && !this.#active.suspect && this.remainingBytes >= bytes) {
-      return this.#free.length >= reserve;
+      if (this.#free.length > 0 || classIndex === 0) return true;
+      return classIndex === 1 && this.remainingBytes - bytes >= this.alarmReserveBytes;
     }
-    if (this.#free.length < reserve + 1) return false;
+    if (this.#free.length < (classIndex === 2 ? 2 : 1)) return false;
+    const isLast = this.#free.length === 1;
+    if (isLast && classIndex === 1 && this.segmentBytes - bytes < this.alarmReserveBytes) return false;
     const next = this.#free.shift();
     if (next === undefined) return false;
     if (this.#active !== undefined) this.#used.push(this.#active);
@@ -601,7 +609,9 @@ export class Ring {
   }
 
   /** The state writes of recovered frames, oldest first. */
-  async *recoveredState(recovered: Recovered): AsyncGenerator<StateWrite[], void, void> {
+  async *recoveredState(
+    recovered: Recovered,
+  ): AsyncGenerator<{ readonly segment: number; readonly writes: StateWrite[] }, void, void> {
     for (const { segment, found } of recovered.frames) {
       const { header, position } = found;
       if (header.stateBytes === 0) continue;
@@ -617,7 +627,7 @@ export class Ring {
         );
         continue;
       }
-      yield readStateWrites(section);
+      yield { segment: segment.id, writes: readStateWrites(section) };
     }
   }
 

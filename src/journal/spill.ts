@@ -36,6 +36,8 @@ export interface SpillOptions {
   readonly onMoved: () => void;
   /** There is room in the ring, or there is no hope of some for now. */
   readonly onRoom: () => void;
+  /** The store takes no state: answers whether it could be kept in the ring instead. */
+  readonly carry: (segment: Segment) => Promise<boolean>;
   /** Before a segment is free again: the place to make room among the blocks. */
   readonly enforceCaps: () => Promise<void>;
 }
@@ -44,6 +46,7 @@ export class Spill {
   readonly #options: SpillOptions;
   #running: Promise<void> | undefined;
   #isFailing = false;
+  #isCarrying = false;
   #isStopping = false;
   #retry: NodeJS.Timeout | undefined;
   #points = 0;
@@ -56,6 +59,11 @@ export class Spill {
   /** Whether the last attempt failed. */
   get isFailing(): boolean {
     return this.#isFailing;
+  }
+
+  /** Whether state went from segment to segment the last time, for want of a store to put it in. */
+  get isCarrying(): boolean {
+    return this.#isCarrying;
   }
 
   /** Points moved, and blocks made of them. */
@@ -137,11 +145,28 @@ export class Spill {
         this.#options.onMoved();
       }
     }
-    await this.#options.state.checkpoint();
+    await this.#checkpoint(segment);
     while (segment.pins > 0) await new Promise(setImmediate);
     if (this.#isStopping) return;
     await this.#options.enforceCaps();
     await this.#options.ring.recycle(segment);
+  }
+
+  async #checkpoint(segment: Segment): Promise<void> {
+    try {
+      await this.#options.state.checkpoint();
+      this.#isCarrying = false;
+    } catch (error) {
+      // On a full disk the ring still turns, as long as what it holds is delivered.
+      if (this.#isStopping || !(await this.#options.carry(segment))) throw error;
+      if (!this.#isCarrying) {
+        this.#options.log.warn(
+          { event: 'journal-state-carried', code: errorCode(error) },
+          'kept in the ring',
+        );
+      }
+      this.#isCarrying = true;
+    }
   }
 
   async #moveChunk(index: ClassIndex, chunk: readonly Section[]): Promise<void> {

@@ -138,9 +138,9 @@ test('with blocks that cannot be written telemetry is refused, alarms still fit,
   const { journal, store, close } = await openJournal(folder);
   const broken = store.stats();
   expect(broken.failed).toBe(false);
-  // The store of the checkpoints fails, so no segment can be freed.
+  // The store of the checkpoints fails, and there is too much state to keep it in the ring: no segment can be freed.
   await store.close();
-  await journal.write([{ key: 'a/1', value: Buffer.from('x') }]);
+  await journal.write([{ key: 'a/1', value: Buffer.alloc(40_000) }]);
   const durable: number[] = [];
   let refused: unknown;
   for (let id = 0; refused === undefined && id < 1000; id += 1) {
