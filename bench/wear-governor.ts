@@ -26,8 +26,8 @@ const imageBytes = 1_500_000_000;
 const rate = 20;
 const publisherCount = 5;
 /** A sample a second instead of a minute: after ten of them the governor acts. */
-const warmUpSeconds = 40;
-const measuredSeconds = 60;
+const warmUpSeconds = 30;
+const measuredSeconds = 40;
 const ackDelayMaxMs = 250;
 const daySeconds = 86_400;
 
@@ -89,7 +89,7 @@ async function measure(one: Case): Promise<Outcome> {
     const bytes = card.written().bytes - before;
     if (unacknowledged > 0) throw new Error(`${unacknowledged} messages not acknowledged`);
     const lingerMs = await lingerOf(gateway);
-    const alongside = load(60, 2);
+    const alongside = load(20, 2);
     const alarms: Alarm[] = await soundAlarms(gateway, led, nodes, {
       isStalled: () => false,
       isDraining: async () => false,
