@@ -169,6 +169,7 @@ export class InfluxWriter {
     };
     const retryAfter = header('retry-after');
     const influxError = header('x-influxdb-error');
+    const sentMs = Date.parse(header('date') ?? '');
     return readAnswer(
       {
         status: error.statusCode,
@@ -177,7 +178,8 @@ export class InfluxWriter {
         ...(retryAfter === undefined ? {} : { retryAfter }),
         ...(influxError === undefined ? {} : { influxError: this.#censor(influxError) }),
       },
-      this.#options.wallMs(),
+      // A date means the server's own clock; ours may be weeks wrong.
+      Number.isFinite(sentMs) ? sentMs : this.#options.wallMs(),
     );
   }
 

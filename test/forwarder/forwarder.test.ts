@@ -136,6 +136,18 @@ describe('Forwarder', () => {
     expect(spool.total).toBe(210);
   });
 
+  test('a date to come back at is read by the clock of the server, not by one that may be weeks behind', async () => {
+    const influx = await startInflux();
+    const spool = new MemorySpool();
+    spool.add('fresh', makeLines(1));
+    const headers = { date: 'Sun, 01 Nov 2026 10:00:00 GMT', 'retry-after': 'Sun, 01 Nov 2026 10:20:00 GMT' };
+    influx.script([{ status: 503, headers }]);
+    const forwarder = startForwarder(spool, influx);
+    await until(() => forwarder.stats().state === 'retrying');
+    const { nextTryMs = 0 } = forwarder.stats();
+    expect(Math.round(nextTryMs / 60_000)).toBe(20);
+  });
+
   test('while the uplink is down one probe at a time knocks', async () => {
     const influx = await startInflux();
     const spool = new MemorySpool();

@@ -37,6 +37,8 @@ interface Issued {
 }
 
 const dayMs = 86_400_000;
+// A clock that says less was never set; a certificate made by it would have ended before it is first used.
+const earliestMs = Date.UTC(2026, 0, 1);
 const caDays = 3653;
 const leafDays = 397;
 const renewDays = 30;
@@ -47,16 +49,17 @@ export async function openLocalCa(options: LocalCaOptions): Promise<TlsIdentity>
   if (await clearForDirectory(folder)) log.warn({ event: 'tls-files-damaged', name: folder });
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const names = options.names ?? machineNames();
+  const nowMs = Math.max(clock.wallMs(), earliestMs);
   let ca = await readPair(folder, 'ca', log);
   if (ca === undefined) {
-    ca = await issueCa(clock.wallMs());
+    ca = await issueCa(nowMs);
     await writePair(folder, 'ca', ca);
     log.debug({ event: 'tls-ca-made' });
   }
   let leaf = await readPair(folder, 'server', log);
-  const reason = leaf === undefined ? 'missing' : renewalReason(leaf, ca, names, clock.wallMs());
+  const reason = leaf === undefined ? 'missing' : renewalReason(leaf, ca, names, nowMs);
   if (leaf === undefined || reason !== undefined) {
-    leaf = await issueLeaf(ca, names, clock.wallMs());
+    leaf = await issueLeaf(ca, names, nowMs);
     await writePair(folder, 'server', leaf);
     // At the first start this is no news, and the first line of the log is to name the ports.
     log[reason === 'missing' ? 'debug' : 'info']({ event: 'tls-certificate-made', reason });

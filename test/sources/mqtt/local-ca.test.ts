@@ -80,3 +80,12 @@ test('without names given, the certificate carries those of this machine', async
   expect(leaf.checkHost('localhost')).toBe('localhost');
   expect(leaf.checkIP('127.0.0.1')).toBe('127.0.0.1');
 });
+
+test('a first start in 1970 makes certificates that are good once the clock is right', async () => {
+  const folder = tempFolder();
+  const { certificates, caPath } = await openLocalCa(optionsAt(folder, 0));
+  for (const made of [leafOf(certificates), new X509Certificate(readFileSync(caPath))]) {
+    expect(Date.parse(made.validFrom)).toBeLessThanOrEqual(startMs);
+    expect(Date.parse(made.validTo)).toBeGreaterThanOrEqual(startMs + 397 * dayMs);
+  }
+});
