@@ -402,15 +402,26 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     ...(history ? historyOperations(history, clock) : []),
     ['gateway.status', status],
   ]);
-  const control = await ControlSocket.open({
-    path: paths.controlSocket,
-    operations,
-    log: stageLog('control'),
-  });
-  onClose('control', () => control.close());
-
-  await writePorts(paths.portsFile, ports);
-  onClose('ports', () => rm(paths.portsFile, { force: true }));
+  // A disk that is full, or read-only, must not keep alarms from being heard: only commands go without.
+  try {
+    const control = await ControlSocket.open({
+      path: paths.controlSocket,
+      operations,
+      log: stageLog('control'),
+    });
+    onClose('control', () => control.close());
+  } catch (error) {
+    log.error(
+      { event: 'control_unavailable', err: error },
+      'No control socket: commands cannot reach this gateway',
+    );
+  }
+  try {
+    await writePorts(paths.portsFile, ports);
+    onClose('ports', () => rm(paths.portsFile, { force: true }));
+  } catch (error) {
+    log.error({ event: 'ports_unwritten', ports, err: error }, 'ports.json cannot be written');
+  }
   return { ports, operations, figures };
 }
 
