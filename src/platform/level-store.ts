@@ -20,6 +20,7 @@ import { crc32 } from 'node:zlib';
 import { Level } from 'level';
 import { makeDirectory } from './disk.ts';
 import { errorCode, GatewayError } from './errors.ts';
+import { copyReadable, isSequenceWild, setWildLogsAside } from './level-salvage.ts';
 import type { Log } from './log.ts';
 import type { Store, StoreRange, StoreWrite } from './store.ts';
 
@@ -451,6 +452,10 @@ export class LevelStore {
 
   async #attempt(): Promise<Database> {
     await makeDirectory(dirname(this.#directory));
+    for (const name of await setWildLogsAside(this.#directory)) {
+      this.#repairs += 1;
+      this.#log.error({ event: 'store-log-damaged', directory: this.#directory, name }, 'log set aside');
+    }
     const database = new Level<string, Buffer>(this.#directory, {
       keyEncoding: 'utf8',
       valueEncoding: 'buffer',
@@ -578,6 +583,7 @@ export class LevelStore {
       await repair(this.#directory);
       // Repair puts what it could not use here; it is in the copy as well.
       await rm(join(this.#directory, 'lost'), { recursive: true, force: true });
+      if (await isSequenceWild(this.#directory)) await copyReadable(this.#directory);
     } catch (repairError) {
       this.#log.error(
         { event: 'store-repair-failed', directory: this.#directory, error: trace(repairError) },
