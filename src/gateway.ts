@@ -32,6 +32,7 @@ import { operations as fieldTypeOperations } from './ingest/operations.ts';
 import { syncBucketsMs } from './journal/committer.ts';
 import { Journal } from './journal/journal.ts';
 import { letterOperations } from './journal/letter-operations.ts';
+import { journalOperations } from './journal/operations.ts';
 import type { RetentionReport } from './journal/retention.ts';
 import { WearMeter } from './journal/wear.ts';
 import { gatewayEventPoint } from './model/gateway-event.ts';
@@ -398,6 +399,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     ...alarmOperations(board),
     ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),
     ...fieldTypeOperations(ingest),
+    ...journalOperations(journal),
     ...backups.operations,
     ...(history ? historyOperations(history, clock) : []),
     ['gateway.status', status],

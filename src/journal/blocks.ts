@@ -342,6 +342,21 @@ export class Blocks {
     await this.#finish(row, number, { points, bytes: headerBytes, undated: 0 });
   }
 
+  /** The first block of the row from this number on, which stays where it is. */
+  async peek(index: RowIndex, number: number): Promise<Block | undefined> {
+    const row = this.#rows[index];
+    for (let from = Math.max(number, row.first); ; ) {
+      const block = await this.#edge(row, { gte: row.key(from), lt: row.key(row.end) });
+      if (block === undefined || !row.finished.has(block.number)) return block;
+      from = block.number + 1;
+    }
+  }
+
+  /** The number the next block of the row will have. */
+  end(index: RowIndex): number {
+    return this.#rows[index].end;
+  }
+
   /** What is true of the rows at this moment, for the next opening to compare with. */
   anchors(): RowAnchor[] {
     return this.#rows.map(({ first, end, pointsFinished, pointsPut }) => ({

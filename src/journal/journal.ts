@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type PointClass, pointClasses } from '../model/point.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Disk } from '../platform/disk.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
@@ -39,6 +40,7 @@ import type {
 } from './contract.ts';
 import { dateGzip, dateLines } from './dating.ts';
 import { DeadLetterBox, type DeadLetterStats, type LetterFilter } from './dead-letters.ts';
+import { type ExportPage, readPage } from './export.ts';
 import { type FrameHeader, headerBytes, type PerClass, padded, stateWriteBytes } from './frame.ts';
 import { StateMap } from './hot-state.ts';
 import { Lane } from './lane.ts';
@@ -568,6 +570,17 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       },
       deadLetters: this.#deadLetters.stats(),
     };
+  }
+
+  /** A page of all that waits, without taking it; `after` is what the page before answered. Throws as `take` does. */
+  read(classes: readonly PointClass[] | undefined, after: string | undefined): Promise<ExportPage> {
+    const parts = {
+      ring: this.#ring,
+      blocks: this.#blocks,
+      lastSequence: this.#lastSequence,
+      dating: this.#dating,
+    };
+    return readPage(parts, classes, after, (index) => pointClasses[index]);
   }
 
   /**

@@ -14,8 +14,9 @@ const lastSequenceTag = 4n;
 const comparatorTag = 1n;
 const copiedBytes = 1024 * 1024;
 
-function varint(bytes: Buffer, at: number): readonly [value: bigint, next: number] {
+function varint(bytes: Buffer, from: number): readonly [value: bigint, next: number] {
   let value = 0n;
+  let at = from;
   for (let shift = 0n; at < bytes.length; shift += 7n) {
     const byte = bytes[at] ?? 0;
     at += 1;

@@ -14,6 +14,7 @@ import { deviceCommands } from './devices.ts';
 import { doctorCommand } from './doctor.ts';
 import { fieldTypeCommands } from './field-types.ts';
 import { historyCommands } from './history.ts';
+import { journalCommands } from './journal.ts';
 import { restoreCommand } from './restore.ts';
 import { statusCommand } from './status.ts';
 
@@ -33,6 +34,7 @@ const operatorCommands: readonly Command[] = [
   checkConfigCommand,
   ...deviceCommands,
   ...alarmCommands,
+  ...journalCommands,
   ...deadLetterCommands,
   ...fieldTypeCommands,
   ...historyCommands,
