@@ -11,6 +11,7 @@ import { measureDrain } from './drain.ts';
 import { progress, type Section, sectionText } from './figures.ts';
 import { measureForwarder } from './forwarder.ts';
 import { measureJournalBacklog } from './journal-backlog.ts';
+import { measureJournalThinning } from './journal-thinning.ts';
 import { measureJournalWear } from './journal-wear.ts';
 import { measureLetterWear } from './letter-wear.ts';
 import { measureMemory } from './memory.ts';
@@ -30,6 +31,7 @@ const benches: Readonly<Record<string, () => Promise<Section>>> = {
   // Parts of it, for whoever looks for the cause of a figure above.
   forwarder: measureForwarder,
   'journal-backlog': measureJournalBacklog,
+  'journal-thinning': measureJournalThinning,
   'journal-wear': measureJournalWear,
   'letter-wear': measureLetterWear,
 };
