@@ -10,6 +10,7 @@ import { measureDeviceBytes } from './device-bytes.ts';
 import { measureDrain } from './drain.ts';
 import { progress, type Section, sectionText } from './figures.ts';
 import { measureForwarder } from './forwarder.ts';
+import { measureHistory } from './history.ts';
 import { measureJournalBacklog } from './journal-backlog.ts';
 import { measureJournalThinning } from './journal-thinning.ts';
 import { measureJournalWear } from './journal-wear.ts';
@@ -28,6 +29,7 @@ const benches: Readonly<Record<string, () => Promise<Section>>> = {
   memory: measureMemory,
   'start-time': measureStartTime,
   backup: measureBackup,
+  history: measureHistory,
   // Parts of it, for whoever looks for the cause of a figure above.
   forwarder: measureForwarder,
   'journal-backlog': measureJournalBacklog,

@@ -155,6 +155,8 @@ function tableOf(group: readonly Piece[], isWanted: (field: string) => boolean):
 /** The rows of one measurement in one hour, one after the other. */
 class RowStream {
   readonly measurement: string;
+  ms = 0;
+  ns = 0;
   readonly #groups: Piece[][];
   readonly #isWanted: (field: string) => boolean;
   readonly #from: Moment;
@@ -177,11 +179,11 @@ class RowStream {
     if (this.#step === -1) this.#groups.reverse();
   }
 
-  /** The moment of the next row; undefined at the end. */
-  get next(): Moment | undefined {
+  /** Whether there is a next row; its moment is then in `ms` and `ns`. */
+  hasNext(): boolean {
     while (this.#table === undefined || this.#row === this.#end) {
       const group = this.#groups.shift();
-      if (group === undefined) return undefined;
+      if (group === undefined) return false;
       const table = tableOf(group, this.#isWanted);
       this.#table = table;
       this.#row = 0;
@@ -193,8 +195,9 @@ class RowStream {
       this.#row = this.#step === 1 ? first : behind - 1;
       this.#end = this.#step === 1 ? behind : first - 1;
     }
-    const { ms, ns } = this.#table;
-    return { ms: ms[this.#row] ?? 0, ns: ns[this.#row] ?? 0 };
+    this.ms = this.#table.ms[this.#row] ?? 0;
+    this.ns = this.#table.ns[this.#row] ?? 0;
+    return true;
   }
 
   /** The next row, which is then behind us; undefined when it has none of the fields. */
@@ -278,15 +281,11 @@ export async function range(
       .map(([measurement, own]) => new RowStream(measurement, own, query, from, to));
     for (;;) {
       let first: RowStream | undefined;
-      let at: Moment | undefined;
       for (const stream of streams) {
-        const { next } = stream;
-        if (next === undefined) continue;
+        if (!stream.hasNext()) continue;
         // Equal moments: the stream that sorts first.
-        const isFirst = at === undefined || (next.ms - at.ms || next.ns - at.ns) * direction < 0;
-        if (!isFirst) continue;
-        first = stream;
-        at = next;
+        const isFirst = first === undefined || (stream.ms - first.ms || stream.ns - first.ns) * direction < 0;
+        if (isFirst) first = stream;
       }
       if (first === undefined) break;
       const row = first.take();
@@ -294,7 +293,7 @@ export async function range(
       const last = rows.at(-1);
       if (rows.length === query.limit && last !== undefined) return { rows, next: cursorOf(last) };
       rows.push(row);
-      if (rows.length % 512 === 0) await pacer.pause();
+      if (rows.length % 128 === 0) await pacer.pause();
     }
     await pacer.pause();
   }
