@@ -41,7 +41,7 @@ import type { Message, Sink } from './model/message.ts';
 import type { FieldValue, Point, PointClass, PointTime } from './model/point.ts';
 import { bootTime, type Clock } from './platform/clock.ts';
 import { clockProbe } from './platform/clock-trust.ts';
-import { clearForDirectory, type Disk, replaceFile, systemDisk } from './platform/disk.ts';
+import { clearForDirectory, type Disk, makeDirectory, replaceFile, systemDisk } from './platform/disk.ts';
 import { GatewayError } from './platform/errors.ts';
 import { settleExchange } from './platform/exchange.ts';
 import { Led } from './platform/led.ts';
@@ -153,7 +153,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const startedMs = clock.monotonicMs();
   const paths = dataPaths(config.dataDir);
 
-  await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+  await makeDirectory(config.dataDir, 0o700);
   const exchanged = await settleExchange({ directory: config.dataDir, isData: isBackedUp, log });
   for (const folder of ['journal', 'run']) {
     if (!(await clearForDirectory(join(config.dataDir, folder)))) continue;

@@ -77,8 +77,8 @@ export async function syncDirectory(directory: string): Promise<void> {
 }
 
 /** With the entries that lead to it: files synced below a folder that is lost are lost with it. */
-export async function makeDirectory(directory: string): Promise<void> {
-  const first = await mkdir(directory, { recursive: true });
+export async function makeDirectory(directory: string, mode = 0o777): Promise<void> {
+  const first = await mkdir(directory, { recursive: true, mode });
   if (first === undefined) return;
   for (let made = directory; made.length >= first.length; made = dirname(made)) {
     await syncDirectory(dirname(made));

@@ -5,11 +5,11 @@
 // The X.509 library is loaded only when something must be issued.
 
 import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
-import { lstat, mkdir, readFile } from 'node:fs/promises';
+import { lstat, readFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../platform/clock.ts';
-import { clearForDirectory, moveAside, replaceFile } from '../../platform/disk.ts';
+import { clearForDirectory, makeDirectory, moveAside, replaceFile } from '../../platform/disk.ts';
 import { errorCode } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 
@@ -47,7 +47,7 @@ const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 export async function openLocalCa(options: LocalCaOptions): Promise<TlsIdentity> {
   const { folder, log, clock } = options;
   if (await clearForDirectory(folder)) log.warn({ event: 'tls-files-damaged', name: folder });
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await makeDirectory(folder, 0o700);
   const names = options.names ?? machineNames();
   const nowMs = Math.max(clock.wallMs(), earliestMs);
   let ca = await readPair(folder, 'ca', log);
