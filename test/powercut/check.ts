@@ -128,7 +128,11 @@ export async function checkCut(folder: string, mainJs: string | undefined): Prom
   }
   const openMs = performance.now() - startNs;
   const first = await opened.figures();
-  damage.push(...damageIn(first));
+  // LevelDB does not sync its first manifest before it names it in CURRENT. Of a store nothing was ever written to
+  // nothing can be lost, but it is repaired, and says so.
+  damage.push(
+    ...damageIn(first).filter((what) => expected.kind !== 'first start' || !what.includes('repairs of')),
+  );
 
   await checkClients(opened, expected, first, lost, wrong);
   const isDrained = await within(drainMs, async () => {
@@ -139,7 +143,7 @@ export async function checkCut(folder: string, mainJs: string | undefined): Prom
   const last = await opened.figures();
   const allDrainMs = performance.now() - startNs - openMs;
   for (const damaged of damageIn(last))
-    if (!damage.includes(damaged)) damage.push(`${damaged}, while draining`);
+    if (!damageIn(first).includes(damaged)) damage.push(`${damaged}, while draining`);
   const dropped = expected.dropped + givenUp(last);
   await opened.close();
   await uplink.close();

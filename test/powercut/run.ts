@@ -107,6 +107,8 @@ interface Result {
   readonly lost: number;
   readonly wrong: number;
   readonly damaged: number;
+  /** Stores repaired after a cut in a first start: see check.ts. */
+  readonly repairs: number;
   readonly kinds: Readonly<Record<string, number>>;
   readonly neverHit: readonly string[];
   readonly openMsMax: number;
@@ -139,6 +141,7 @@ async function runSuite(options: SuiteOptions): Promise<Result> {
   let lost = 0;
   let wrong = 0;
   let damaged = 0;
+  let repairs = 0;
   let acknowledged = 0;
   let lives = 0;
   let next: { cut: TakenCut; verdict: Promise<Verdict> } | undefined;
@@ -163,6 +166,7 @@ async function runSuite(options: SuiteOptions): Promise<Result> {
     void verdict.then((found) => {
       openMsMax = Math.max(openMsMax, found.openMs);
       owed += found.owed;
+      repairs += found.repairs;
       lost += found.lost.length > 0 ? 1 : 0;
       wrong += found.wrong.length > 0 ? 1 : 0;
       damaged += found.damage.length > 0 ? 1 : 0;
@@ -232,6 +236,7 @@ async function runSuite(options: SuiteOptions): Promise<Result> {
     lost,
     wrong,
     damaged,
+    repairs,
     kinds: Object.fromEntries(kinds.map((kind) => [kind, counts.get(kind) ?? 0])),
     neverHit: kinds.filter((kind) => !counts.has(kind)),
     openMsMax: Math.round(openMsMax),
