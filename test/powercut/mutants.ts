@@ -1,8 +1,8 @@
 // Copies of the built program with one durability call taken out of each. A suite of power cuts that does not find
-// them is blind. Two are not among them, because they cannot be seen. The fsync of the zeros of a new segment: the
-// first commit in it is synced, and with it the whole file; before that nothing is in it (the fsync keeps this commit
-// from being slow, and meets a full disk before anything is acknowledged). And those of the folders above a new
-// folder: every file system we know keeps them with the first file that is synced below.
+// them is blind. Three are not among them, because they cannot be seen here. The fsync of a new segment's zeros: the
+// first commit in it syncs the whole file, and before that nothing is in it. The fsync of the folder after its new
+// name: in a first start other folders are synced later, and with them, in the order of names, this one. And those of
+// the folders above a new folder: these file systems keep them with the first file that is synced below.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
