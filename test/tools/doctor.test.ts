@@ -22,7 +22,7 @@ import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
 import type { ClockVerdict } from '../../src/platform/time-base.ts';
 import { FakeInflux } from '../../src/simulator/influx.ts';
-import { openLocalCa } from '../../src/sources/mqtt/local-ca.ts';
+import { issueLeaf, openLocalCa } from '../../src/sources/mqtt/local-ca.ts';
 import { runCli } from '../../src/tools/cli.ts';
 import { findingLine, ok, runChecks } from '../../src/tools/doctor/check.ts';
 import { clockCheck, machineCheck, nodeCheck } from '../../src/tools/doctor/machine.ts';
@@ -369,15 +369,15 @@ describe('certificates', () => {
   /** A TLS server whose certificate was made so long ago, and its authority. */
   async function tlsServer(options: { ageDays?: number; names?: string[] }) {
     const folder = tempFolder();
-    const wallMs = Date.now() - (options.ageDays ?? 0) * dayMs;
-    const identity = await openLocalCa({
-      folder,
-      clock: { ...systemClock(), wallMs: () => wallMs },
-      log: createLog('silent'),
-      names: options.names ?? ['localhost'],
-    });
+    const names = options.names ?? ['localhost'];
+    const identity = await openLocalCa({ folder, clock: systemClock(), log: createLog('silent'), names });
+    const ca = {
+      key: readFileSync(join(folder, 'ca.key'), 'utf8'),
+      certificate: readFileSync(identity.caPath, 'utf8'),
+    };
+    const leaf = await issueLeaf(ca, names, Date.now() - (options.ageDays ?? 0) * dayMs);
     const server = createHttpsServer(
-      { key: identity.key, cert: identity.certificates },
+      { key: leaf.key, cert: leaf.certificate + ca.certificate },
       (request, response) => {
         response.writeHead(request.method === 'POST' ? 204 : 200).end();
       },

@@ -164,7 +164,8 @@ async function issueCa(nowMs: number): Promise<Issued> {
   return { key: await pemKey(keys.privateKey), certificate: `${certificate.toString('pem')}\n` };
 }
 
-async function issueLeaf(ca: Issued, names: readonly string[], nowMs: number): Promise<Issued> {
+/** A certificate of `ca` for these names, good for 397 days from `nowMs` on, and a day before it. */
+export async function issueLeaf(ca: Issued, names: readonly string[], nowMs: number): Promise<Issued> {
   const x509 = await loadX509();
   const issuer = new x509.X509Certificate(ca.certificate);
   const caKey = createPrivateKey(ca.key).export({ format: 'der', type: 'pkcs8' });
