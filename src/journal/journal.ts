@@ -227,6 +227,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       gzipLevel: options.gzipLevel,
       journalMs: parts.journalMs,
       onReport: (report) => this.#reportListener?.(report),
+      onDone: () => this.#listener?.(),
     });
     this.#spill = new Spill({
       ring,

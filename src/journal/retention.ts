@@ -60,6 +60,8 @@ export interface RetentionOptions {
   readonly gzipLevel: number;
   readonly journalMs: () => number;
   readonly onReport: (report: RetentionReport) => void;
+  /** What was held back meanwhile can be taken, thinned or not. */
+  readonly onDone: () => void;
 }
 
 interface Level {
@@ -155,6 +157,7 @@ export class Retention {
       })
       .finally(() => {
         this.#running = undefined;
+        this.#options.onDone();
         this.#tell();
       });
     return this.#running;

@@ -32,7 +32,7 @@ export interface SpillOptions {
   readonly forget: (section: Section) => void;
   /** Sections that were being moved wait again. */
   readonly rewind: () => void;
-  /** A block more can be taken. */
+  /** What was being moved can be taken: as a block, or from the ring as before. */
   readonly onMoved: () => void;
   /** There is room in the ring, or there is no hope of some for now. */
   readonly onRoom: () => void;
@@ -140,6 +140,8 @@ export class Spill {
         } catch (error) {
           for (const section of chunk) if (section.state === 'moving') section.state = 'waiting';
           this.#options.rewind();
+          // Whoever asked meanwhile was told there was nothing, and does not ask again by itself.
+          this.#options.onMoved();
           throw error;
         }
         this.#options.onMoved();

@@ -157,6 +157,30 @@ test('a batch on its way to InfluxDB is neither thinned nor dropped under it', a
   await close();
 });
 
+test('what was held back to be thinned is offered to the uplink when that is done', async () => {
+  const { journal, close } = await openJournal(tempFolder(), {
+    options: { maxBytes: 300_000, blockPoints: 500 },
+  });
+  let isTold = false;
+  journal.onAvailable(() => {
+    isTold = true;
+  });
+  let isHeldBack = false;
+  for (let from = 0; !isHeldBack && from < 200_000; from += 100) {
+    await feed(journal, from, from + 100);
+    if (!journal.stats().retention.isRunning) continue;
+    await takeAll(journal);
+    isTold = false;
+    const { backlog, fresh } = journal.pending();
+    isHeldBack = journal.stats().retention.isRunning && backlog + fresh > 0;
+  }
+  expect(isHeldBack).toBe(true);
+  await settled(journal);
+  expect(isTold).toBe(true);
+  expect((await takeAll(journal)).length).toBeGreaterThan(0);
+  await close();
+});
+
 test('age passes also while nothing comes in, and each class has its own', async () => {
   let nowMs = 0;
   const { journal, close } = await openJournal(tempFolder(), {

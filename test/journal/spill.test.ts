@@ -3,6 +3,7 @@ import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
+import { type DiskFile, systemDisk } from '../../src/platform/disk.ts';
 import { faultyDisk } from '../support/faulty-disk.ts';
 import { collectGarbage } from '../support/garbage.ts';
 import { append, drain, idsOf, line, openJournal, range, spilled } from '../support/journal.ts';
@@ -298,6 +299,68 @@ test.skipIf(!canMount())(
     expect((await journal.get('k/1'))?.length).toBe(20_000);
     await append(journal, [1_000_000], 'alarm');
     expect(await drain(journal)).toEqual([1_000_000, ...range(0, 500)]);
+    await close();
+  },
+);
+
+test.skipIf(!canMount())(
+  'readings that could not be moved for want of space are offered to the uplink again (needs root, to mount)',
+  async () => {
+    const folder = smallDisk(2);
+    const real = systemDisk();
+    let gate: Promise<void> | undefined;
+    let isHeld = false;
+    const disk = {
+      ...real,
+      async open(path: string) {
+        return heldUp(await real.open(path));
+      },
+      async allocate(path: string, bytes: number) {
+        return heldUp(await real.allocate(path, bytes));
+      },
+    };
+    function heldUp(file: DiskFile): DiskFile {
+      return {
+        ...file,
+        async read(buffer, position) {
+          const mine = gate;
+          gate = undefined;
+          if (mine !== undefined) {
+            isHeld = true;
+            await mine;
+          }
+          return await file.read(buffer, position);
+        },
+      };
+    }
+    const { journal, close } = await openJournal(folder, { disk });
+    await expect.poll(() => journal.stats().ring.missing).toBe(0);
+    writeFileSync(join(folder, 'ballast'), Buffer.alloc(1_500_000));
+    for (let isFull = false; !isFull; ) {
+      const lines = `m v=1,pad="${randomBytes(3000).toString('base64')}" 1\n`;
+      await journal.append({ class: 'telemetry', lines, points: 1 }).catch(() => {
+        isFull = true;
+      });
+    }
+    await expect.poll(() => journal.stats().isSpillFailing).toBe(true);
+    let open: () => void = () => undefined;
+    gate = new Promise((resolve) => {
+      open = resolve;
+    });
+    await expect.poll(() => isHeld).toBe(true);
+    // All there is but what is just being moved: from here on the forwarder waits to be told.
+    for (const lane of ['backlog', 'fresh'] as const) {
+      for (let batch = await journal.take(lane, 500); batch; batch = await journal.take(lane, 500))
+        await journal.accept(batch);
+    }
+    const { fresh, backlog } = journal.pending();
+    expect(fresh + backlog).toBeGreaterThan(0);
+    let isTold = false;
+    journal.onAvailable(() => {
+      isTold = true;
+    });
+    open();
+    await expect.poll(() => isTold).toBe(true);
     await close();
   },
 );
