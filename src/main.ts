@@ -15,6 +15,7 @@ import { runCli } from './tools/cli.ts';
 import { demoCommand } from './tools/demo.ts';
 import { runCommand } from './tools/run.ts';
 import { simulateNodeCommand } from './tools/simulate-node.ts';
+import { standardOutput } from './tools/standard-output.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -50,13 +51,15 @@ async function startGateway({ config, warnings }: LoadedConfig): Promise<number>
   return 0;
 }
 
-process.exitCode = await runCli(process.argv.slice(2), {
+const exitCode = await runCli(process.argv.slice(2), {
   env: process.env,
-  stdout: process.stdout,
+  stdout: standardOutput(),
   stderr: process.stderr,
   version,
   commands: [runCommand(startGateway), demoCommand(version), simulateNodeCommand],
 });
+// 1 already where the answer could not be written.
+process.exitCode ??= exitCode;
 
 // What hangs for good (the system's name lookup cannot be called off) must not keep a command that has ended.
 setTimeout(() => process.exit(), 1_000).unref();

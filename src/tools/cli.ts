@@ -106,12 +106,18 @@ function unknownCommand(commands: readonly Command[], argv: readonly string[]): 
 /** Node's complaint about an option, in one line, with the nearest option there is. */
 function optionFault(error: unknown, command: Command): string {
   const [line = ''] = (error instanceof Error ? error.message : String(error)).split('\n');
+  const ambiguous = /^Option '([^']*)' argument is ambiguous/.exec(line)?.[1];
+  if (ambiguous !== undefined) return `write ${ambiguous}=VALUE when the value begins with a minus`;
   const given = /^Unknown option '--?([^']*)'/.exec(line)?.[1];
   if (given === undefined) return `${line.replace(/\.$/, '')}; see iotflow ${command.name} --help`;
   const [nearest] = [...Object.keys(command.options ?? {}), 'help'].sort(
     (a, b) => distance(a, given) - distance(b, given),
   );
-  return `unknown option "--${given.slice(0, 60)}"; did you mean "--${nearest}"?`;
+  const unknown = `unknown option "--${given.slice(0, 60)}"`;
+  if (nearest === undefined || distance(nearest, given) > Math.max(2, nearest.length / 2)) {
+    return `${unknown}; see iotflow ${command.name} --help`;
+  }
+  return `${unknown}; did you mean "--${nearest}"?`;
 }
 
 function positionalsFault(command: Command, given: readonly string[]): string | undefined {

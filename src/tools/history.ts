@@ -17,6 +17,8 @@ import { type OpenStored, withOperations } from './operator.ts';
 const pageRows = 5_000;
 const rowsMax = 1_000_000;
 const rowsDefault = 100;
+/** Between two lines of progress. */
+const tellIntervalMs = 2_000;
 
 const common = { config: configOption, json: jsonOption };
 const measurementOption = {
@@ -75,13 +77,17 @@ async function rowsOf<Row>(
     const rows: Row[] = [];
     let frame: Args = {};
     let further: Args = {};
+    let toldMs = performance.now();
     for (;;) {
       const asked = { ...args, ...further, limit: Math.min(pageRows, limit - rows.length) };
       const page = pageOf<Row>(await call(operation, asked), rowsName);
       if (rows.length === 0) frame = page.rest;
       rows.push(...page.rows);
       if (page.next === null || rows.length >= limit) return { rows, frame, isCut: page.next !== null };
-      if (rows.length >= pageRows) given.stderr.write(`${rows.length} rows so far\n`);
+      if (performance.now() > toldMs + tellIntervalMs) {
+        given.stderr.write(`${rows.length} rows so far\n`);
+        toldMs = performance.now();
+      }
       // Times before now would move from page to page.
       const { from, to } = page.rest;
       further = { from, to, [nextName]: page.next };

@@ -99,6 +99,11 @@ describe('the command line', () => {
       [['--config', 'x', 'run'], 'expected a command before --config; iotflow --help lists them'],
       [['devices', 'add', 'x', '--nmae', 'y'], 'unknown option "--nmae"; did you mean "--name"?'],
       [
+        ['alarms', 'silence', '--minutes', '5'],
+        'unknown option "--minutes"; see iotflow alarms silence --help',
+      ],
+      [['history', 'range', 'x', '--from', '-1h'], 'write --from=VALUE when the value begins with a minus'],
+      [
         ['devices', 'add', 'x', '--name'],
         "Option '--name <value>' argument missing; see iotflow devices add --help",
       ],
