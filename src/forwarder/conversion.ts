@@ -3,6 +3,7 @@
 // again as it lies in the journal, since a type may differ from one week of data to the next (InfluxDB 1 and 2) and
 // what is refused in one form is tried in the other before it is given up.
 
+import { setImmediate as turn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { gunzip as gunzipCallback } from 'node:zlib';
 import type { Batch, DeadLetter } from '../journal/contract.ts';
@@ -14,6 +15,9 @@ import type { RefusedLine, SetRefusal } from './isolation.ts';
 import type { LearntTypes } from './server-types.ts';
 
 const gunzip = promisify(gunzipCallback);
+
+/** Lines between two turns of the event loop: a few milliseconds on a small machine. */
+const linesPerTurn = 250;
 
 /** How a batch goes on its way. */
 export interface Form {
@@ -42,11 +46,14 @@ export async function formOf(batch: Batch, types: ServerTypes | undefined): Prom
   const lines = await readLines(batch);
   if (lines === undefined) return asStored;
   const originals = new Map<string, string>();
-  const converted = lines.map((line) => {
+  const converted: string[] = [];
+  for (const [index, line] of lines.entries()) {
+    // An alarm may be waiting to be heard.
+    if (index % linesPerTurn === linesPerTurn - 1) await turn();
     const sent = lineWrittenAs(line, types);
     if (sent !== line) originals.set(sent, line);
-    return sent;
-  });
+    converted.push(sent);
+  }
   if (originals.size === 0) return asStored;
   return { encoding: 'identity', body: Buffer.from(`${converted.join('\n')}\n`), originals };
 }

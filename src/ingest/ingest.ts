@@ -350,7 +350,11 @@ export class Ingest {
     let fields: Iterable<readonly [string, FieldValue]> = point.fields;
     let kept = point.fields.size;
     let refused: Set<string> | undefined;
+    const { serverTypes } = this.#options;
+    const mayBeKnown = serverTypes !== undefined && serverTypes.size > 0;
+    let isKnown = false;
     for (const [name, value] of point.fields) {
+      isKnown ||= mayBeKnown && serverTypes.typeOf(point.measurement, name) !== undefined;
       const fault = this.#typeFault(point.measurement, name, value);
       if (fault === undefined) continue;
       kept -= 1;
@@ -365,10 +369,8 @@ export class Ingest {
       const dropped = refused;
       fields = [...point.fields].filter(([name]) => !dropped.has(name));
     }
-    const { serverTypes } = this.#options;
     const line = this.#lineOf(message.deviceId, point, fields);
-    const isKnown = serverTypes !== undefined && serverTypes.size > 0;
-    work.lines += `${isKnown ? lineWrittenAs(line, serverTypes) : line}\n`;
+    work.lines += `${isKnown && serverTypes !== undefined ? lineWrittenAs(line, serverTypes) : line}\n`;
     work.stored.push(refused === undefined ? point : { ...point, fields: new Map(fields) });
     work.points += 1;
     if (point.boot !== undefined) work.isUndated = true;

@@ -114,8 +114,9 @@ export async function thinBlocks(options: ThinningOptions): Promise<ThinnedBlock
       }
     }
   }
-  if (first === undefined || last === undefined || options.isStopping()) return undefined;
-  thinner.finish();
+  if (first === undefined || last === undefined) return undefined;
+  while (!options.isStopping() && !thinner.finish(linesPerTurn)) await turn();
+  if (options.isStopping()) return undefined;
   const plain = Buffer.from(`${thinned.join('\n')}\n`);
   const body = await compress(plain, { level: options.gzipLevel });
   const header: BlockHeader = {

@@ -115,9 +115,15 @@ export class Thinner {
     }
   }
 
-  /** Emits what is still open. */
-  finish(): void {
-    for (const key of [...this.#open.keys()]) this.#close(key);
+  /** Emits what is still open, at most so many windows; answers whether that was all. */
+  finish(windowsMax: number = Number.POSITIVE_INFINITY): boolean {
+    let left = windowsMax;
+    for (const key of this.#open.keys()) {
+      if (left === 0) return false;
+      left -= 1;
+      this.#close(key);
+    }
+    return true;
   }
 
   #addField(
