@@ -457,8 +457,8 @@ export class Blocks {
     for (let number = from.first; number <= last.number; number += 1) from.finished.delete(number);
     from.first = last.number + 1;
     from.oldestMs = Math.max(from.oldestMs, last.newestMs);
-    this.#account(from, gone);
-    this.#tidy(from);
+    // The next ones may have been delivered meanwhile.
+    await this.#forgetFinished(from, gone);
   }
 
   async #put(row: Row, header: BlockHeader, body: Buffer, writes: readonly StoreWrite[]): Promise<void> {
@@ -533,6 +533,10 @@ export class Blocks {
   async #finish(row: Row, number: number, gone: Sums): Promise<void> {
     row.finished.add(number);
     this.#changes += 1;
+    await this.#forgetFinished(row, gone);
+  }
+
+  async #forgetFinished(row: Row, gone: Sums): Promise<void> {
     // Deleted in order only, so that a missing number always means that LevelDB lost it.
     const keys: string[] = [];
     while (row.finished.delete(row.first)) {
