@@ -1,6 +1,8 @@
 // A Store on LevelDB. Promises: a write that resolved is on the disk, a value is returned as it was written or
 // not at all (each carries its own CRC: LevelDB is silent about most damage), and opening succeeds whatever lies
-// in the directory. Does not promise to notice entries LevelDB lost whole; who must know numbers its entries.
+// in the directory. LevelDB aborts the process over some damage in its tables, so they are checked before it reads them
+// (table-watch.ts says how much of them, when). Does not promise to notice entries LevelDB lost whole; who must know
+// numbers its entries.
 
 import assert from 'node:assert/strict';
 import {
@@ -8,21 +10,25 @@ import {
   copyFile,
   lstat,
   mkdir,
+  mkdtemp,
   open,
   readdir,
   rename,
   rm,
   stat,
   statfs,
+  symlink,
 } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { Level } from 'level';
 import { makeDirectory } from './disk.ts';
 import { errorCode, GatewayError } from './errors.ts';
-import { copyReadable, isSequenceWild, setWildLogsAside } from './level-salvage.ts';
+import { copyReadable, disarm, isSequenceWild, setWildLogsAside } from './level-salvage.ts';
 import type { Log } from './log.ts';
 import type { Store, StoreRange, StoreWrite } from './store.ts';
+import { TableWatch } from './table-watch.ts';
 
 const defaults = {
   /** A larger directory is not copied before a repair: a card that fills up helps nobody. */
@@ -50,6 +56,10 @@ export interface LevelStoreOptions {
   readonly log: Log;
   /** Directories above this many bytes are repaired without keeping a copy. Default 256 MiB. */
   readonly damagedCopyBytesMax?: number;
+  /** Bytes of tables looked at before the store opens: after a clean stop, and after another end. Default 64 and 256 MiB. */
+  readonly checkedBytesMax?: { readonly clean: number; readonly unclean: number };
+  /** How long after opening the others are looked at. Default 5 s. */
+  readonly checkDelayMs?: number;
   /** Size of the file that gives way when the disk is too full to open the store. 0 for none. Default 8 MiB. */
   readonly spareBytes?: number;
   /** How long after opening it is made. Default 10 s. */
@@ -66,6 +76,13 @@ export interface LevelStoreStats {
   readonly repairs: number;
   /** How often not even a repair helped and the store started empty. */
   readonly startedEmpty: number;
+  /** Blocks of tables whose checksum was wrong, or tables as a whole, that were left out by a repair. */
+  readonly damagedTableBlocks: number;
+  /** Bytes of tables whose checksums were looked at since the start, and what is left of the first round. */
+  readonly checkedTableBytes: number;
+  readonly uncheckedTableBytes: number;
+  /** How often the process has ended without closing the store, one time after the other. */
+  readonly uncleanEnds: number;
   /** How often the spare had to give way on a full disk. */
   readonly sparesUsed: number;
   /** Whether the last attempt to open or write failed. */
@@ -179,6 +196,8 @@ export class LevelStore {
   #sparesUsed = 0;
   #spareTimer: NodeJS.Timeout | undefined;
   #makingSpare: Promise<void> | undefined;
+  #damagedTableBlocks = 0;
+  readonly #tables: TableWatch;
   readonly #spareBytes: number;
   readonly #spareDelayMs: number;
 
@@ -188,6 +207,12 @@ export class LevelStore {
     this.#damagedCopyBytesMax = options.damagedCopyBytesMax ?? defaults.damagedCopyBytesMax;
     this.#spareBytes = options.spareBytes ?? defaults.spareBytes;
     this.#spareDelayMs = options.spareDelayMs ?? defaults.spareDelayMs;
+    this.#tables = new TableWatch(directory, {
+      log: options.log,
+      checkedBytesMax: options.checkedBytesMax,
+      checkDelayMs: options.checkDelayMs,
+      onDamage: (text) => this.#mendNow(new Error(text)),
+    });
   }
 
   /**
@@ -290,6 +315,10 @@ export class LevelStore {
       reopens: this.#reopens,
       repairs: this.#repairs,
       startedEmpty: this.#startedEmpty,
+      damagedTableBlocks: this.#damagedTableBlocks,
+      checkedTableBytes: this.#tables.checkedBytes,
+      uncheckedTableBytes: this.#tables.uncheckedBytes,
+      uncleanEnds: this.#tables.uncleanEnds,
       sparesUsed: this.#sparesUsed,
       failed: this.#database === undefined,
     };
@@ -305,9 +334,11 @@ export class LevelStore {
     clearTimeout(this.#spareTimer);
     await this.#opening?.catch(() => undefined);
     clearTimeout(this.#spareTimer);
+    await this.#tables.settle();
     const database = this.#database;
     this.#database = undefined;
     await database?.close();
+    if (database !== undefined) await this.#tables.endClean();
     await this.#makingSpare;
   }
 
@@ -440,9 +471,10 @@ export class LevelStore {
   async #openHandle(): Promise<Database> {
     try {
       const database = await this.#openOrMend();
-      if (this.#openedOnce) this.#reopens += 1;
-      this.#openedOnce = true;
       this.#database = database;
+      if (this.#openedOnce) this.#reopens += 1;
+      else this.#tables.goOn();
+      this.#openedOnce = true;
       this.#armSpare(this.#spareDelayMs);
       return database;
     } finally {
@@ -527,6 +559,12 @@ export class LevelStore {
 
   async #openOrMend(): Promise<Database> {
     let copy: string | undefined;
+    if (!this.#openedOnce) {
+      if (await isLockedByOther(this.#directory)) throw new Error('LEVEL_LOCKED');
+      const damage = await this.#tables.begin();
+      // Without room for a repair it is opened as it is: nothing is left that LevelDB must not read.
+      if (damage !== undefined) copy = await this.#mend(new Error(damage)).catch(() => undefined);
+    }
     try {
       return await this.#attemptWithSpare();
     } catch (error) {
@@ -570,7 +608,10 @@ export class LevelStore {
     const parent = dirname(this.#directory);
     if ((await freeBytes(parent)) < repairBytes) {
       await this.#useSpare();
-      if ((await freeBytes(parent)) < repairBytes) throw error;
+      if ((await freeBytes(parent)) < repairBytes) {
+        await this.#disarm();
+        throw error;
+      }
     }
     this.#repairs += 1;
     const copy = await this.#keepCopy();
@@ -580,6 +621,7 @@ export class LevelStore {
     );
     try {
       await this.#removeStrangers(copy);
+      await this.#disarm();
       await repair(this.#directory);
       // Repair puts what it could not use here; it is in the copy as well.
       await rm(join(this.#directory, 'lost'), { recursive: true, force: true });
@@ -591,6 +633,16 @@ export class LevelStore {
       );
     }
     return copy;
+  }
+
+  async #disarm(): Promise<void> {
+    for (const { name, damages } of await disarm(this.#directory)) {
+      this.#damagedTableBlocks += damages.length;
+      this.#log.error(
+        { event: 'store-table-damaged', directory: this.#directory, name, damages: damages.slice(0, 20) },
+        'left out',
+      );
+    }
   }
 
   /** Folders and links among LevelDB's files, which it neither reads nor gets out of its way. */
@@ -653,6 +705,29 @@ async function exists(path: string): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/**
+ * Whether another process has the store open. LevelDB gets its lock to see and nothing else, because there is no other
+ * way to ask for such a lock, and what lies in the store may not have been looked at yet.
+ */
+async function isLockedByOther(directory: string): Promise<boolean> {
+  const lock = join(directory, 'LOCK');
+  if (!(await lstat(lock).catch(() => undefined))?.isFile()) return false;
+  let probe: string | undefined;
+  try {
+    probe = await mkdtemp(join(tmpdir(), 'iotflow-lock-'));
+    await symlink(resolve(lock), join(probe, 'LOCK'));
+    const database = new Level(probe, { createIfMissing: false });
+    // Never succeeds: there is no store in it.
+    await database.open();
+    await database.close();
+  } catch (error) {
+    return isLocked(error);
+  } finally {
+    if (probe !== undefined) await rm(probe, { recursive: true, force: true });
+  }
+  return false;
 }
 
 /**
