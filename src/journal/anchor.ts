@@ -69,6 +69,11 @@ export async function findAnchor(state: {
   return found === undefined || found.length < 1 + frameNumbers * 8 ? undefined : decodeAnchor(found);
 }
 
+/** The one that knows of more frames. */
+export function newerAnchor(one: Anchor | undefined, other: Anchor | undefined): Anchor | undefined {
+  return (one?.sequence ?? 0) > (other?.sequence ?? 0) ? one : other;
+}
+
 /** Says when an anchor is worth writing, and what it is. */
 export class AnchorLine {
   readonly #measure: () => Omit<Anchor, 'sequence' | 'points'>;

@@ -13,7 +13,7 @@ import { errorCode, GatewayError } from '../platform/errors.ts';
 import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
-import { type Anchor, AnchorLine, findAnchor, lostAtEnds } from './anchor.ts';
+import { type Anchor, AnchorLine, findAnchor, lostAtEnds, newerAnchor } from './anchor.ts';
 import {
   type Block,
   type BlockStats,
@@ -314,10 +314,12 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       const { recovered } = opened;
       ring = opened.ring;
       const state = await StateMap.open(store);
+      const storedAnchor = await findAnchor(state);
       for await (const { segment, writes } of ring.recoveredState(recovered)) {
         for (const write of writes) state.commit(write, segment);
       }
-      const anchor = await findAnchor(state);
+      // A ring that lost its end holds an older one than the checkpoint.
+      const anchor = newerAnchor(storedAnchor, await findAnchor(state));
       const blocks = await Blocks.open(blockStore.room('blocks'), log, anchor?.rows);
       // A ring that was lost must not number its frames below what the blocks have seen.
       const newest = blocks.newest();

@@ -1,10 +1,12 @@
 // Damages that random runs found to do harm, each by itself.
 
-import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { scanSegment } from '../../src/journal/segment.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
+import { filesBelow } from '../support/damage.ts';
 import { openHome } from '../support/damaged-homes.ts';
 import { append, drain, range } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -82,4 +84,25 @@ test('points in blocks that LevelDB lost at the end are counted at the start, an
   const third = await openHome(folder);
   expect(third.journal.stats().lostBlockPoints).toBe(0);
   await third.close();
+});
+
+test('points of the newest segment that was lost are counted from the checkpoint, though older segments know less', async () => {
+  const folder = tempFolder();
+  const first = await openHome(folder);
+  for (const from of range(0, 12)) {
+    await append(first.journal, range(from * 20, from * 20 + 20), 'telemetry', 1000);
+  }
+  await first.close();
+  const segments = filesBelow(join(folder, 'journal', 'ring')).map((name) => {
+    const file = join(folder, 'journal', 'ring', name);
+    return { file, id: scanSegment(readFileSync(file)).id };
+  });
+  const newest = segments.reduce((one, other) => (other.id > one.id ? other : one));
+  const { frames } = scanSegment(readFileSync(newest.file));
+  const points = frames.reduce((sum, { header }) => sum + header.points[2], 0);
+  expect(points).toBeGreaterThan(0);
+  rmSync(newest.file);
+  const second = await openHome(folder);
+  expect(second.journal.stats().quarantined.points).toBe(points);
+  await second.close();
 });
