@@ -84,11 +84,20 @@ export class SoakNode {
     const told: Told = { measurement: this.#options.measurement(n), sentMs: Date.now(), ackedMs: undefined };
     this.ledger.push(told);
     const topic = `iotflow/devices/${this.deviceId}/telemetry/${told.measurement}`;
-    this.#client.publish(topic, this.#options.payload(n), { qos }, (error) => {
-      if (error) return;
-      told.ackedMs = Date.now();
-      this.#acknowledged += 1;
-      setTimeout(() => this.#next(), pauseMs);
-    });
+    const payload = this.#options.payload(n);
+    const publish = (): void => {
+      this.#client.publish(topic, payload, { qos }, (error) => {
+        if (error) {
+          // What is given to MQTT.js while it sends the past again, and the connection ends just then, it gives back
+          // unsent and forgets.
+          if (!this.#client.disconnecting) setImmediate(publish);
+          return;
+        }
+        told.ackedMs = Date.now();
+        this.#acknowledged += 1;
+        setTimeout(() => this.#next(), pauseMs);
+      });
+    };
+    publish();
   }
 }

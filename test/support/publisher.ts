@@ -44,13 +44,21 @@ export function startWitness(options: WitnessOptions): Witness {
     sent += 1;
     const n = sent;
     const payload = JSON.stringify({ n, value: n / 7, timestamp: options.startMs + n, boot: 1, seq: n });
-    client.publish(topic, payload, { qos: 1 }, (error) => {
-      if (error) return;
-      acknowledged.add(n);
-      // The client handles acknowledgements without giving timers a turn.
-      if (options.pauseMs === undefined) setImmediate(publishNext);
-      else setTimeout(publishNext, options.pauseMs);
-    });
+    const publish = (): void => {
+      client.publish(topic, payload, { qos: 1 }, (error) => {
+        if (error) {
+          // What is given to MQTT.js while it sends the past again, and the connection ends just then, it gives back
+          // unsent and forgets.
+          if (!client.disconnecting) setImmediate(publish);
+          return;
+        }
+        acknowledged.add(n);
+        // The client handles acknowledgements without giving timers a turn.
+        if (options.pauseMs === undefined) setImmediate(publishNext);
+        else setTimeout(publishNext, options.pauseMs);
+      });
+    };
+    publish();
   };
   client.once('connect', () => {
     for (let index = 0; index < options.window; index += 1) publishNext();
