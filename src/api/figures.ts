@@ -456,20 +456,33 @@ export function healthOf(figures: GatewayFigures): Health {
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
   if (journal.isSpillFailing && journal.ring.free === 0) {
-    failing.push({ code: 'JOURNAL_FULL', message: 'There is no room left on disk: readings are refused.' });
+    failing.push({
+      code: 'JOURNAL_FULL',
+      message: 'There is no room left on disk: readings are refused. Make room; it goes on by itself.',
+    });
   } else if (journal.isSpillFailing || journal.isStateCarried) {
-    worth.push({ code: 'DISK_FAILING', message: 'The disk is full or failing; readings are still taken.' });
+    worth.push({
+      code: 'DISK_FAILING',
+      message: 'The disk is full or failing; readings are still taken. Make room, or see iotflow doctor.',
+    });
   }
   if (journal.pendingBytes > stalledBytes) {
-    failing.push({ code: 'JOURNAL_STALLED', message: 'The disk does not answer; acknowledgements wait.' });
+    failing.push({
+      code: 'JOURNAL_STALLED',
+      message: 'The disk does not answer; acknowledgements wait. See iotflow doctor.',
+    });
   }
   if (buzzer === null || buzzer?.healthy === false) {
-    failing.push({ code: 'BUZZER_UNAVAILABLE', message: 'The buzzer cannot be reached: alarms are silent.' });
+    failing.push({
+      code: 'BUZZER_UNAVAILABLE',
+      message: 'The buzzer cannot be reached: alarms are silent. See buzzer.led and iotflow doctor.',
+    });
   }
   if (buzzer === undefined) {
     worth.push({ code: 'BUZZER_NOT_CONFIGURED', message: 'No buzzer is configured (buzzer.led).' });
   }
-  if (alarms.sound !== 'off') worth.push({ code: 'ALARM', message: 'An alarm is sounding.' });
+  if (alarms.sound !== 'off')
+    worth.push({ code: 'ALARM', message: 'An alarm is sounding: iotflow alarms list.' });
   if (forwarder.state === 'retrying') {
     worth.push({
       code: 'UPLINK_DOWN',
@@ -495,16 +508,20 @@ export function healthOf(figures: GatewayFigures): Health {
   if (quarantined.segments > 0 || journal.lostBlockPoints > 0) {
     worth.push({
       code: 'DATA_DAMAGED',
-      message: `Damaged data was set aside: ${quarantined.points + journal.lostBlockPoints} points.`,
+      message: `Damaged data was found and set aside: ${quarantined.points + journal.lostBlockPoints} points. If it happens again, replace the card.`,
     });
   }
   if (registry.damagedRecords > 0) {
-    worth.push({ code: 'REGISTRY_DAMAGED', message: 'Some devices could not be read and cannot connect.' });
+    worth.push({
+      code: 'REGISTRY_DAMAGED',
+      message:
+        'Some devices could not be read and cannot connect: see iotflow devices list, add those that are missing.',
+    });
   }
   if (deadLetters.letters > 0) {
     worth.push({
       code: 'DEAD_LETTERS',
-      message: `${deadLetters.letters} readings could not be used: iotflow dead-letters list.`,
+      message: `Readings that could not be used: ${deadLetters.letters}. See iotflow dead-letters list.`,
     });
   }
   if (history === null || history?.paused !== undefined) {

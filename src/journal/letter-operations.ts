@@ -36,8 +36,8 @@ export interface ShownLetter {
   readonly origin: string | null;
   readonly class: string;
   readonly transport: string | null;
-  /** When it became a letter. */
-  readonly at: string;
+  /** When it became a letter; null where the date was not known. */
+  readonly at: string | null;
   /** How often it was replayed and refused again. */
   readonly attempts: number;
   readonly bytes: number;
@@ -108,7 +108,7 @@ function shown(letter: StoredLetter): ShownLetter {
     origin: letter.origin ?? null,
     class: letter.class ?? 'telemetry',
     transport: letter.transport ?? null,
-    at: new Date(letter.wallMs).toISOString(),
+    at: letter.time?.boot === undefined ? new Date(letter.wallMs).toISOString() : null,
     attempts: letter.attempts ?? 0,
     bytes: letter.bytes.length,
     cut: letter.isCut,

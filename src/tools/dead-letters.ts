@@ -8,6 +8,7 @@ import { requireConfig } from './configuration.ts';
 import { type CallOperation, withOperations } from './operator.ts';
 import { storedLetters } from './stored-letters.ts';
 
+const dateUnknown = 'date unknown';
 const common = { config: configOption, json: jsonOption };
 const filters = {
   stage: { type: 'string', value: 'STAGE', help: 'Only those refused by: ingest, influx' },
@@ -57,7 +58,7 @@ const listCommand: Command = {
     const letters = result.dead_letters;
     const rows = letters.map((letter) => [
       numberOf(letter.id),
-      letter.at,
+      letter.at ?? dateUnknown,
       letter.stage,
       letter.code,
       letter.device_id ?? '-',
@@ -95,7 +96,7 @@ const showCommand: Command = {
     }
     const facts: [string, string][] = [
       ['id', numberOf(letter.id)],
-      ['since', letter.at],
+      ['since', letter.at ?? dateUnknown],
       ['refused by', letter.stage],
       ['code', letter.code],
       ['reason', letter.reason],

@@ -53,6 +53,8 @@ test('dead letters are told with the command to look at them, and those that fel
       .map(({ message }) => message);
   };
   expect(messages({})).toEqual([]);
-  expect(messages({ letters: 3 })).toEqual(['3 readings could not be used: iotflow dead-letters list.']);
+  expect(messages({ letters: 3 })).toEqual([
+    'Readings that could not be used: 3. See iotflow dead-letters list.',
+  ]);
   expect(messages({ letters: 3, dropped: 7 })[1]).toContain('7 of the oldest are gone for good');
 });

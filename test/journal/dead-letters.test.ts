@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { letterOperations } from '../../src/journal/letter-operations.ts';
 import { faultyDisk } from '../support/faulty-disk.ts';
 import { append, drain, line, openJournal, range } from '../support/journal.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -171,6 +172,19 @@ test('letters of a version that wrote down less can be read', async () => {
     },
   ]);
   await second.close();
+});
+
+test('a letter tells when it came, or that the date was not known then', async () => {
+  const { journal, close } = await openJournal(tempFolder());
+  await journal.add({ ...letter(''), time: { timeNs: 5n } });
+  await journal.add({ ...letter(''), time: { timeNs: 5n, boot: 3 } });
+  const list = letterOperations({ journal, replay: () => Promise.reject(new Error('not asked')) }).get(
+    'dead-letters.list',
+  );
+  expect(await list?.({})).toMatchObject({
+    dead_letters: [{ at: expect.stringContaining('T') }, { at: null }],
+  });
+  await close();
 });
 
 test('letters are found by stage, code and device, and between two ids', async () => {
