@@ -80,7 +80,7 @@ function histogram(name: string, help: string, snapshot: HistogramSnapshot): Met
   };
 }
 
-function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): MetricFamily[] {
+function journalFamilies({ journal, syncBoundsMs, state, history }: GatewayFigures): MetricFamily[] {
   const { ring, blocks, dropped, quarantined, retention } = journal;
   const oldest = Object.entries(journal.oldestAgeMs);
   return [
@@ -181,10 +181,12 @@ function journalFamilies({ journal, syncBoundsMs, state }: GatewayFigures): Metr
     family('counter', 'store_damaged_values_total', 'Values left out because their checksum was wrong.', [
       { labels: { store: 'state' }, value: state.damagedValues },
       { labels: { store: 'blocks' }, value: journal.blockStore.damagedValues },
+      { labels: { store: 'history' }, value: history?.store.damagedValues ?? 0 },
     ]),
     family('counter', 'store_write_errors_total', 'Writes LevelDB failed.', [
       { labels: { store: 'state' }, value: state.writeErrors },
       { labels: { store: 'blocks' }, value: journal.blockStore.writeErrors },
+      { labels: { store: 'history' }, value: history?.store.writeErrors ?? 0 },
     ]),
   ];
 }
