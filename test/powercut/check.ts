@@ -10,7 +10,14 @@ import { Gateway } from '../../src/gateway.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { awayId } from './clients.ts';
-import { configText, type Figures, gatewayReady, givenUp, spawnGateway } from './gateway.ts';
+import {
+  configText,
+  type Figures,
+  type GatewaySettings,
+  gatewayReady,
+  givenUp,
+  spawnGateway,
+} from './gateway.ts';
 import { type Expectation, numbersOf, runsOf, type Verdict } from './ledger.ts';
 import { type Reading, Uplink } from './uplink.ts';
 
@@ -25,8 +32,8 @@ const drainMs = 60_000;
 /** For messages that must come; those that must not are not waited for. */
 const messagesMs = 5_000;
 
-async function openHere(dataDir: string, influxUrl: string): Promise<Opened> {
-  const loaded = loadConfig({ text: configText({ dataDir, influxUrl }), env: {} });
+async function openHere(settings: GatewaySettings): Promise<Opened> {
+  const loaded = loadConfig({ text: configText(settings), env: {} });
   if ('faults' in loaded) throw new Error(JSON.stringify(loaded.faults));
   const gateway = await Gateway.open({
     config: loaded.config,
@@ -42,9 +49,9 @@ async function openHere(dataDir: string, influxUrl: string): Promise<Opened> {
   };
 }
 
-async function openProcess(mainJs: string, dataDir: string, influxUrl: string): Promise<Opened> {
-  const child = spawnGateway(mainJs, { dataDir, influxUrl });
-  const { port, figures } = await gatewayReady(child, { dataDir, influxUrl });
+async function openProcess(mainJs: string, settings: GatewaySettings): Promise<Opened> {
+  const child = spawnGateway(mainJs, settings);
+  const { port, figures } = await gatewayReady(child, settings);
   return { port, figures, close: () => child.stop() };
 }
 
@@ -105,12 +112,10 @@ export async function checkCut(folder: string, mainJs: string | undefined): Prom
   const copy = join(folder, 'opened');
   await runCommand('cp', ['-a', '--sparse=always', join(folder, 'image'), copy]);
   const dataDir = join(copy, 'data');
+  const settings = { dataDir, influxUrl: uplink.url, ringSegments: expected.ringSegments };
   let opened: Opened;
   try {
-    opened =
-      mainJs === undefined
-        ? await openHere(dataDir, uplink.url)
-        : await openProcess(mainJs, dataDir, uplink.url);
+    opened = mainJs === undefined ? await openHere(settings) : await openProcess(mainJs, settings);
   } catch (error) {
     await uplink.close();
     rmSync(copy, { recursive: true, force: true });

@@ -3,7 +3,7 @@
 
 import { connect, type MqttClient } from 'mqtt';
 import type { GatewayProcess } from './gateway.ts';
-import { type Expectation, nowNs, type Run, Stream } from './ledger.ts';
+import { nowNs, type Owed, type Run, Stream } from './ledger.ts';
 
 export const root = 'iotflow/devices';
 /** Reads levels and notes; its session outlives cuts. */
@@ -131,9 +131,7 @@ export class Clients {
     return count;
   }
 
-  owedAt(
-    ns: number,
-  ): Omit<Expectation, 'kind' | 'seed' | 'names' | 'sectors' | 'event' | 'path' | 'authority' | 'dropped'> {
+  owedAt(ns: number): Owed {
     const away = this.accounts.find(({ deviceId }) => deviceId === awayId);
     const letters = this.#past?.letters ?? { least: 0, most: 0 };
     return {

@@ -4,15 +4,17 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
-import { type Child, startChild, waitFor } from '../../bench/children.ts';
+import { type Child, runCommand, startChild, waitFor } from '../../bench/children.ts';
 
 export interface GatewaySettings {
   readonly dataDir: string;
   readonly influxUrl: string;
+  /** 4, the least there can be, unless a ring grows. */
+  readonly ringSegments?: number;
 }
 
 /** The text of a configuration file; JSON is YAML. */
-export function configText({ dataDir, influxUrl }: GatewaySettings): string {
+export function configText({ dataDir, influxUrl, ringSegments = 4 }: GatewaySettings): string {
   return JSON.stringify({
     version: 1,
     gateway_id: 'powercut',
@@ -21,7 +23,7 @@ export function configText({ dataDir, influxUrl }: GatewaySettings): string {
     mqtt: { port: 0, tls: { port: 0 }, ws: { port: 0 } },
     http: { enabled: false },
     influx: { url: influxUrl, org: 'home', bucket: 'water', token: 't', flush_interval_ms: 50 },
-    journal: { ring_segments: 4, max_bytes: 8 * 2 ** 20 },
+    journal: { ring_segments: ringSegments, max_bytes: 8 * 2 ** 20 },
     host_health: { enabled: false },
   });
 }
@@ -66,14 +68,31 @@ export interface GatewayProcess {
 export function spawnGateway(mainJs: string, settings: GatewaySettings): Child {
   // What a file of a former life says would be taken for this one's.
   rmSync(join(settings.dataDir, 'run', 'ports.json'), { force: true });
+  return startChild(process.execPath, [mainJs, 'run', '--config', writeConfig(settings)], { env: ownEnv() });
+}
+
+/** Runs a command of the program beside a gateway, or in place of one, to its end. */
+export async function runTool(
+  mainJs: string,
+  settings: GatewaySettings,
+  ...args: readonly string[]
+): Promise<void> {
+  const all = [mainJs, ...args, '--config', writeConfig(settings)];
+  await runCommand(process.execPath, all, { env: ownEnv() });
+}
+
+function writeConfig(settings: GatewaySettings): string {
   const config = `${dirname(settings.dataDir)}.${Math.random().toString(36).slice(2)}.yaml`;
   mkdirSync(dirname(config), { recursive: true });
   writeFileSync(config, configText(settings));
-  // Only what the config says, whatever the user's shell has set.
-  const env = Object.fromEntries(
+  return config;
+}
+
+/** Only what the config says, whatever the user's shell has set. */
+function ownEnv(): NodeJS.ProcessEnv {
+  return Object.fromEntries(
     Object.entries(process.env).filter(([key]) => !/^(IOTFLOW|INFLUXDB|FLUME|VOICE_MONKEY)_/.test(key)),
   );
-  return startChild(process.execPath, [mainJs, 'run', '--config', config], { env });
 }
 
 export async function gatewayReady(child: Child, { dataDir }: GatewaySettings): Promise<GatewayProcess> {

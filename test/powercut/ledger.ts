@@ -90,6 +90,8 @@ export interface Expectation {
   readonly sectors: string;
   readonly event: string;
   readonly path: string;
+  /** Of the gateway that opens it. */
+  readonly ringSegments: number;
   /** Every point is `startMs` + its number. */
   readonly startMs: number;
   readonly telemetry: readonly {
@@ -113,6 +115,12 @@ export interface Expectation {
   /** Points the gateway itself said it gave up at its cap. */
   readonly dropped: number;
 }
+
+/** What clients were told, without what the cut adds. */
+export type Owed = Omit<
+  Expectation,
+  'kind' | 'seed' | 'names' | 'sectors' | 'event' | 'path' | 'ringSegments' | 'authority' | 'dropped'
+>;
 
 export interface Verdict {
   /** Acknowledged and not there: none is allowed. */

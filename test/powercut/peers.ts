@@ -1,11 +1,20 @@
 // What other brokers keep under the same fault: the same disk, the same publishers, the power cut right after the last
-// PUBACK. `npm run test:powercut:peers`; a table on stdout. What is not installed is skipped by name.
+// PUBACK. `npm run test:powercut:peers [-- NAME]`; a table on stdout. What is not installed is skipped by name; aedes
+// and its store come from npm into .tmp.
 
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, type MqttClient } from 'mqtt';
-import { type Child, freePort, repositoryRoot, startChild, waitForPort } from '../../bench/children.ts';
+import {
+  type Child,
+  freePort,
+  repositoryRoot,
+  runCommand,
+  startChild,
+  waitForPort,
+} from '../../bench/children.ts';
+import { rabbitmqAccount, rabbitmqMissing, spawnRabbitmq } from '../../bench/peers/rabbitmq.ts';
 import { stalledDiskMissing } from '../../bench/stalled-disk/stalled-disk.ts';
 import { commandPath } from '../support/debian.ts';
 import { gatewayReady, spawnGateway } from './gateway.ts';
@@ -14,6 +23,13 @@ import { buildPowerDisk, mountPowerDisk, powerCutFolder } from './power-disk.ts'
 interface Running {
   readonly child: Child;
   readonly port: number;
+  /** What it needs beside it. */
+  readonly helper?: Child;
+}
+
+interface Login {
+  readonly username: string;
+  readonly password: string;
 }
 
 interface Peer {
@@ -21,8 +37,8 @@ interface Peer {
   /** The Debian package, when it is missing. */
   readonly missing: () => string | undefined;
   start(dataDir: string, scratch: string): Promise<Running>;
-  /** The password of an account; brokers that let anybody in have none. */
-  enrol?(running: Running, dataDir: string, deviceId: string): Promise<string>;
+  /** An account; brokers that let anybody in have none. */
+  enrol?(running: Running, dataDir: string, deviceId: string): Promise<Login>;
 }
 
 const cutsOfEach = 10;
@@ -90,7 +106,56 @@ const iotflow: Peer = {
   async enrol({ child }, dataDir, deviceId) {
     const { operate } = await gatewayReady(child, { dataDir, influxUrl: '' });
     const answer = await operate('devices.add', { device_id: deviceId, service: deviceId === 'away' });
-    return (answer as { api_key: string }).api_key;
+    return { username: deviceId, password: (answer as { api_key: string }).api_key };
+  },
+};
+
+const rabbitmq: Peer = {
+  name: 'RabbitMQ, MQTT plugin',
+  missing: rabbitmqMissing,
+  async start(dataDir, scratch) {
+    // It remembers where its data lie, and is not to be moved.
+    const place = join(scratch, 'rabbitmq');
+    rmSync(place, { force: true });
+    symlinkSync(dataDir, place);
+    const { port, child, mapper } = await spawnRabbitmq(scratch, place);
+    return { port, child, helper: mapper };
+  },
+  enrol: async () => rabbitmqAccount,
+};
+
+const aedesVersions = ['aedes@1.2.0', 'aedes-persistence-level@9.2.0', 'level@10.0.0'];
+/** As its README has it, but for `open`: so it says why when it cannot. */
+const aedesBroker = `
+import { createServer } from 'node:net';
+import { Aedes } from 'aedes';
+import aedesPersistenceLevel from 'aedes-persistence-level';
+import { Level } from 'level';
+const [folder, port] = process.argv.slice(2);
+const level = new Level(folder);
+await level.open();
+const persistence = aedesPersistenceLevel(level);
+const broker = await Aedes.createBroker({ persistence });
+createServer({ noDelay: true }, broker.handle).listen(Number(port), '127.0.0.1');
+`;
+
+const aedes: Peer = {
+  name: 'aedes, aedes-persistence-level',
+  missing: () => (commandPath('npm') === undefined ? 'npm' : undefined),
+  async start(dataDir) {
+    const folder = join(repositoryRoot(), '.tmp', 'peers', 'aedes');
+    const program = join(folder, 'broker.mjs');
+    if (!existsSync(join(folder, 'node_modules', 'aedes-persistence-level'))) {
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, 'package.json'), '{ "private": true }');
+      const args = ['install', '--no-audit', '--no-fund', '--ignore-scripts', ...aedesVersions];
+      await runCommand('npm', args, { cwd: folder, timeoutMs: 300_000 });
+    }
+    writeFileSync(program, aedesBroker);
+    const port = await freePort();
+    const child = startChild(process.execPath, [program, join(dataDir, 'db'), String(port)]);
+    await waitForPort(port, child);
+    return { port, child };
   },
 };
 
@@ -100,12 +165,14 @@ const peers: readonly Peer[] = [
   mosquitto('autosave_interval 1', 'autosave_interval 1'),
   mosquitto('autosave_on_changes', 'autosave_on_changes true', 'autosave_interval 1'),
   nats,
+  rabbitmq,
+  aedes,
 ];
 
-function open(port: number, id: string, password: string | undefined, clean: boolean): MqttClient {
+function open(port: number, id: string, login: Login | undefined, clean: boolean): MqttClient {
   const client = connect(`mqtt://127.0.0.1:${port}`, {
     clientId: id,
-    ...(password === undefined ? {} : { username: id, password }),
+    ...login,
     clean,
     reconnectPeriod: 0,
   });
@@ -132,16 +199,20 @@ async function reopen(
   peer: Peer,
   dataDir: string,
   scratch: string,
-  password: string | undefined,
+  login: Login | undefined,
   notes: number,
-  levels: number,
+  topics: readonly string[],
 ): Promise<Outcome> {
-  const running = await peer.start(dataDir, scratch).catch(() => undefined);
+  const levels = topics.length;
+  const running = await peer.start(dataDir, scratch).catch((error: unknown) => {
+    process.stderr.write(`${peer.name} does not open: ${String(error).slice(-1500)}\n`);
+    return undefined;
+  });
   if (running === undefined) return { opened: false, lost: notes, retainedLost: levels, hasSession: false };
   const found = new Set<string>();
   const kept = new Set<string>();
   let atMs = performance.now();
-  const client = open(running.port, 'away', password, false);
+  const client = open(running.port, 'away', login, false);
   client.on('message', (topic, payload, packet) => {
     atMs = performance.now();
     if (topic.endsWith('/note')) found.add(payload.toString());
@@ -149,41 +220,54 @@ async function reopen(
   });
   try {
     const hasSession = await connected(client);
-    await client.subscribeAsync('iotflow/devices/+/status/+', { qos: 1 });
+    // One by one: RabbitMQ gives no retained message to a wildcard.
+    for (const topic of topics) await client.subscribeAsync(topic, { qos: 1 });
     while (performance.now() - atMs < quietMs && found.size + kept.size < notes + levels) await sleep(20);
     return { opened: true, lost: notes - found.size, retainedLost: levels - kept.size, hasSession };
   } catch {
     return { opened: true, lost: notes, retainedLost: levels, hasSession: false };
   } finally {
     await client.endAsync(true);
-    running.child.process.kill('SIGKILL');
-    await running.child.ended;
+    await end(running);
   }
+}
+
+async function end({ child, helper }: Running): Promise<void> {
+  child.process.kill('SIGKILL');
+  await child.ended;
+  await helper?.stop();
 }
 
 async function measure(peer: Peer, program: string, folder: string): Promise<string> {
   mkdirSync(folder);
-  const disk = await mountPowerDisk({ program, folder: join(folder, 'd'), names: 'ordered' });
-  const dataDir = join(disk.folder, 'data');
-  mkdirSync(dataDir);
-  const running = await peer.start(dataDir, folder);
-  const password = async (id: string) => peer.enrol?.(running, dataDir, id);
-  const awayPassword = await password('away');
-  const away = open(running.port, 'away', awayPassword, false);
+  // Everything of a first start, of the accounts and of the subscription is on the disk: it was long ago.
+  const ready = join(folder, 'ready');
+  const readyData = join(ready, 'data');
+  mkdirSync(readyData, { recursive: true });
+  const first = await peer.start(readyData, folder);
+  const logins = new Map<string, Login | undefined>();
+  const ids = Array.from({ length: publishers }, (_, index) => `node-${index}`);
+  for (const id of ['away', ...ids]) logins.set(id, await peer.enrol?.(first, readyData, id));
+  const away = open(first.port, 'away', logins.get('away'), false);
   await connected(away);
   await away.subscribeAsync('iotflow/devices/+/status/note', { qos: 1 });
   await away.endAsync();
+  await first.child.stop(30_000);
+  await first.helper?.stop();
+  rmSync(join(readyData, 'run'), { recursive: true, force: true });
+
+  const disk = await mountPowerDisk({ program, folder: join(folder, 'd'), names: 'ordered', from: ready });
+  const running = await peer.start(join(disk.folder, 'data'), folder);
   let acknowledged = 0;
-  let levels = 0;
+  const levels: string[] = [];
   await Promise.all(
-    Array.from({ length: publishers }, async (_, index) => {
-      const id = `node-${index}`;
-      const client = open(running.port, id, await password(id), true);
+    ids.map(async (id, index) => {
+      const client = open(running.port, id, logins.get(id), true);
       await connected(client);
       const topic = `iotflow/devices/${id}/status`;
       for (let n = 1; n <= levelsOfEach; n += 1) {
         await client.publishAsync(`${topic}/level-${n}`, `{"n":${n}}`, { qos: 1, retain: true });
-        levels += 1;
+        levels.push(`${topic}/level-${n}`);
       }
       for (let n = 1; n <= messages / publishers; n += 1) {
         await client.publishAsync(`${topic}/note`, `{"n":${n},"of":${index}}`, { qos: 1 });
@@ -195,15 +279,14 @@ async function measure(peer: Peer, program: string, folder: string): Promise<str
   );
   const images = Array.from({ length: cutsOfEach }, (_, index) => join(folder, `cut-${index}`));
   for (const [seed, to] of images.entries()) await disk.cut({ seed: seed + 1, sectors: 'ordered', to });
-  running.child.process.kill('SIGKILL');
-  await running.child.ended;
+  await end(running);
   await disk.unmount();
   const outcomes: Outcome[] = [];
   for (const image of images) {
     const data = join(image, 'data');
     rmSync(join(data, 'run'), { recursive: true, force: true });
     mkdirSync(data, { recursive: true });
-    outcomes.push(await reopen(peer, data, folder, awayPassword, acknowledged, levels));
+    outcomes.push(await reopen(peer, data, folder, logins.get('away'), acknowledged, levels));
     rmSync(image, { recursive: true, force: true });
   }
   const range = (pick: (outcome: Outcome) => number): string => {
@@ -213,7 +296,7 @@ async function measure(peer: Peer, program: string, folder: string): Promise<str
   };
   const count = (is: (outcome: Outcome) => boolean) => `${outcomes.filter(is).length}/${outcomes.length}`;
   return (
-    `| ${peer.name} | ${acknowledged} | ${range(({ lost }) => lost)} | ${range(({ retainedLost }) => retainedLost)}/${levels} ` +
+    `| ${peer.name} | ${acknowledged} | ${range(({ lost }) => lost)} | ${range(({ retainedLost }) => retainedLost)}/${levels.length} ` +
     `| ${count(({ hasSession }) => hasSession)} | ${count(({ opened }) => opened)} |`
   );
 }
@@ -226,6 +309,7 @@ process.stdout.write(
   '| broker | acknowledged | lost | retained lost | session kept | opens |\n| --- | --- | --- | --- | --- | --- |\n',
 );
 for (const [index, peer] of peers.entries()) {
+  if (!peer.name.includes(process.argv[2] ?? '')) continue;
   const without = peer.missing();
   if (without !== undefined) {
     process.stdout.write(`| ${peer.name} | skipped: ${without} | | | | |\n`);

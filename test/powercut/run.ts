@@ -7,6 +7,8 @@
 //   --names N       ordered, own or posix, see power-disk.c; by default one life is ordered, the next one own
 //   --check FOLDER  opens once more what a cut left that had failed
 //   --mutate        takes one durability call after the other out of the program: each must be found
+//   --mutant NAME   only that one
+//   --part PART     restore or growth: only that part of a life, see life.ts
 
 import { fork, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, rmSync } from 'node:fs';
@@ -20,7 +22,7 @@ import { seededRandom } from '../../src/simulator/random.ts';
 import { checkCut } from './check.ts';
 import type { Past } from './clients.ts';
 import type { Verdict } from './ledger.ts';
-import { type Kind, kinds, live, type TakenCut } from './life.ts';
+import { type Kind, kinds, live, type Part, type TakenCut } from './life.ts';
 import { mutants } from './mutants.ts';
 import { buildPowerDisk, type Names, powerCutFolder } from './power-disk.ts';
 
@@ -116,6 +118,12 @@ interface Result {
   readonly failures: readonly string[];
 }
 
+/** Of a first start nothing is owed yet; what a restore left is another disk. */
+function isLivedOnFrom(kind: Kind, part: Part): boolean {
+  if (part === 'growth') return kind === 'stopped';
+  return !['first start', 'restore', 'exchange', 'restored'].includes(kind);
+}
+
 interface SuiteOptions {
   readonly cuts: number;
   readonly seed: number;
@@ -127,6 +135,7 @@ interface SuiteOptions {
   readonly checkers: Checkers;
   readonly stopsAtFailure: boolean;
   readonly name: string;
+  readonly part: Part;
 }
 
 async function runSuite(options: SuiteOptions): Promise<Result> {
@@ -157,7 +166,7 @@ async function runSuite(options: SuiteOptions): Promise<Result> {
       number % processEvery === 0 ? join(repositoryRoot(), 'dist', 'main.js') : undefined,
     );
     // One cut of each life is lived on from: any of them with the same chance.
-    const isNext = cut.kind !== 'first start' && random() < 0.15;
+    const isNext = isLivedOnFrom(cut.kind, options.part) && random() < (options.part === 'growth' ? 1 : 0.15);
     if (isNext) {
       const former = next;
       next = { cut, verdict };
@@ -198,6 +207,7 @@ async function runSuite(options: SuiteOptions): Promise<Result> {
       program: options.program,
       mainJs: options.mainJs,
       folder: lifeFolder,
+      part: options.part,
       random,
       names: options.names ?? (lives % 2 === 1 ? 'ordered' : 'own'),
       sectors: () => (random() < 0.5 ? 'ordered' : 'any'),
@@ -238,7 +248,7 @@ async function runSuite(options: SuiteOptions): Promise<Result> {
     damaged,
     repairs,
     kinds: Object.fromEntries(kinds.map((kind) => [kind, counts.get(kind) ?? 0])),
-    neverHit: kinds.filter((kind) => !counts.has(kind)),
+    neverHit: options.part === 'all' ? kinds.filter((kind) => !counts.has(kind)) : [],
     openMsMax: Math.round(openMsMax),
     seconds: Math.round((performance.now() - startMs) / 1000),
     failures,
@@ -250,6 +260,11 @@ function namesOf(text: string | undefined): Names | undefined {
   throw new Error(`--names: expected ordered, own or posix, not ${text}`);
 }
 
+function partOf(text: string): Part {
+  if (text === 'all' || text === 'restore' || text === 'growth') return text;
+  throw new Error(`--part: expected all, restore or growth, not ${text}`);
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     args: argv.slice(2),
@@ -259,6 +274,8 @@ async function main(): Promise<void> {
       names: { type: 'string' },
       check: { type: 'string' },
       mutate: { type: 'boolean', default: false },
+      mutant: { type: 'string' },
+      part: { type: 'string', default: 'all' },
     },
   });
   if (values.check !== undefined) {
@@ -282,8 +299,8 @@ async function main(): Promise<void> {
     checkers: new Checkers(),
   };
   const dist = join(repositoryRoot(), 'dist');
-  if (values.mutate) {
-    process.exitCode = (await mutate(shared, Number(values.cuts), dist)) ? 0 : 1;
+  if (values.mutate || values.mutant !== undefined) {
+    process.exitCode = (await mutate(shared, Number(values.cuts), dist, values.mutant)) ? 0 : 1;
     return;
   }
   const result = await runSuite({
@@ -292,6 +309,7 @@ async function main(): Promise<void> {
     mainJs: join(dist, 'main.js'),
     stopsAtFailure: false,
     name: 'suite',
+    part: partOf(values.part),
   });
   process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   say(
@@ -307,9 +325,10 @@ async function mutate(
   shared: Pick<SuiteOptions, 'seed' | 'names' | 'program' | 'folder' | 'checkers'>,
   cuts: number,
   dist: string,
+  only: string | undefined,
 ): Promise<boolean> {
   const results = [];
-  for (const mutant of mutants) {
+  for (const mutant of mutants.filter(({ name }) => only === undefined || only === name)) {
     const copy = join(repositoryRoot(), '.tmp', 'powercut-mutants', mutant.name);
     rmSync(copy, { recursive: true, force: true });
     mkdirSync(copy, { recursive: true });
@@ -323,6 +342,7 @@ async function mutate(
       mainJs: join(copy, 'dist', 'main.js'),
       stopsAtFailure: true,
       name: mutant.name,
+      part: mutant.part,
     });
     const isFound = result.failures.length > 0;
     results.push({
@@ -339,7 +359,7 @@ async function mutate(
     );
   }
   process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
-  return results.every(({ isFound }) => isFound);
+  return results.length > 0 && results.every(({ isFound }) => isFound);
 }
 
 if (existsSync(argv[1] ?? '') && import.meta.url.endsWith(basename(argv[1] ?? ''))) {
