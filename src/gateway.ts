@@ -188,9 +188,11 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
       return dated;
     }),
   );
-  const recordPoint = (pointClass: PointClass, point: Point): Promise<void> => {
+  let onOwnPoint: ((point: Point) => void) | undefined;
+  const recordPoint = async (pointClass: PointClass, point: Point): Promise<void> => {
     const append = { class: pointClass, lines: `${encodePoint(point)}\n`, points: 1 } as const;
-    return journal.append(point.boot === undefined ? append : { ...append, undated: true });
+    await journal.append(point.boot === undefined ? append : { ...append, undated: true });
+    onOwnPoint?.(point);
   };
   // If even these find no room, the counters still say it.
   dates.onStep((step) => {
@@ -250,6 +252,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const history = await openHistory(parts, paths.history, stageLog('history'));
   if (history) {
     onClose('history', () => history.close());
+    onOwnPoint = (point) => recordOwn(history, point);
     dates.onKnown(() => history.date((boot, bootNs) => dates.dateOf(boot, bootNs)?.timeNs));
   }
 
@@ -457,6 +460,15 @@ async function openHistory(
     log.error({ event: 'history_unavailable', err: error }, 'No history: queries of recent readings fail');
     return null;
   }
+}
+
+/** History knows no tags: what tells alarms and events apart becomes fields there. */
+function recordOwn(history: History, { tags, fields, ...rest }: Point): void {
+  const { device_id = gatewayDeviceId, gateway: _gateway, ...further } = Object.fromEntries(tags);
+  history.record(
+    [{ ...rest, tags, fields: new Map<string, FieldValue>([...Object.entries(further), ...fields]) }],
+    device_id,
+  );
 }
 
 function mqttLimits({ mqtt }: Config): MqttLimits {

@@ -23,7 +23,7 @@ import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { decode, type Fault, type Sample } from './decode.ts';
 import { FieldTypes } from './field-types.ts';
-import { arrivalOf, isUndated, lineIn, messageIn, valueIn } from './replay.ts';
+import { arrivalOf, isUndated, lineIn, messageIn, timeIn, valueIn } from './replay.ts';
 import { Seen } from './seen.ts';
 import { Stamp, type StampTime } from './stamp.ts';
 
@@ -45,7 +45,7 @@ export interface IngestOptions {
   readonly serverTypes?: ServerTypes;
   /** Called synchronously, before any await. Must not throw. */
   readonly observe: (points: readonly Point[], message: Message) => void;
-  /** Points of one device that have just become durable, as stored. Called synchronously; must not throw. */
+  /** Points of one device that have just become durable, as stored; a replayed line's without its tags. Called synchronously; must not throw. */
   readonly onDurable?: ((points: readonly Point[], deviceId: string) => void) | undefined;
   readonly time: StampTime;
   readonly log: Log;
@@ -261,6 +261,11 @@ export class Ingest {
       return false;
     });
     if (kept.length === 0) return;
+    const time = timeIn(parts.tail);
+    if (time !== undefined) {
+      const fields = new Map(kept.map(({ name, value }) => [name, valueIn(value)]));
+      work.stored.push({ measurement, tags: new Map(), fields, ...time });
+    }
     const written = putTogether({ ...parts, fields: kept });
     work.lines += `${serverTypes === undefined ? written : lineWrittenAs(written, serverTypes)}\n`;
     work.points += 1;

@@ -53,3 +53,11 @@ export function valueIn(written: string): number | boolean | string {
   if (/^[tTfF]/.test(written)) return /^[tT]/.test(written);
   return Number(written.replace(/[iu]$/, ''));
 }
+
+/** The time of a line, as its tail has it; undefined where there is none. */
+export function timeIn(tail: string): PointTime | undefined {
+  const match = /^ (?:b(\d+)\+)?(\d{1,19})$/.exec(tail);
+  if (match === null) return undefined;
+  const timeNs = BigInt(match[2] ?? '0');
+  return match[1] === undefined ? { timeNs } : { timeNs, boot: Number(match[1]) };
+}

@@ -2,6 +2,7 @@ import { pino } from 'pino';
 import { expect, test } from 'vitest';
 import { Ingest, type IngestOptions } from '../../src/ingest/ingest.ts';
 import type { StoredLetter } from '../../src/journal/contract.ts';
+import type { Point } from '../../src/model/point.ts';
 import type { ServerType, ServerTypes } from '../../src/model/server-type.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
 import { fakeClock, knownTime, MemoryJournal, message } from './fakes.ts';
@@ -43,7 +44,10 @@ function told(types: Readonly<Record<string, ServerType>>): ServerTypes {
 }
 
 test('a field that was refused joins the point it came with: same series, same time', async () => {
-  const { ingest, journal, clock, observed } = await opened();
+  const durable: Point[] = [];
+  const { ingest, journal, clock, observed } = await opened({
+    onDurable: (points) => durable.push(...points),
+  });
   await ingest.take(message('{"level":"n/a"}', { name: 'tank' }));
   await ingest.take(message('{"level":5,"flow":1}', { name: 'tank' }));
   const letter = stored(journal, clock.wallMs());
@@ -57,6 +61,8 @@ test('a field that was refused joins the point it came with: same series, same t
   clock.advance(3_600_000);
   journal.replaced.clear();
   expect(await ingest.replay(letter)).toEqual({ kind: 'replayed' });
+  expect(durable.at(-1)).toMatchObject({ measurement: 'tank', fields: new Map([['level', 5]]) });
+  expect(durable.at(-1)?.timeNs).toBe(durable.at(-2)?.timeNs);
   const [, withFlow, replayed] = journal.points();
   expect(replayed?.fields).toEqual(new Map([['level', 5]]));
   expect([replayed?.measurement, replayed?.tags, replayed?.time]).toEqual([

@@ -77,6 +77,23 @@ test('what a device was acknowledged can be asked for at once, after a restart, 
   expect(restarted.figures().history).toMatchObject({ failures: 0, paused: undefined });
 });
 
+test('the life of an alarm can be read in the history of its device', async () => {
+  const folder = tempFolder();
+  const gateway = await openGateway(folder);
+  const client = await connectDevice(gateway, 'probe-1');
+  await client.publishAsync('iotflow/devices/probe-1/telemetry/leak', '{"wet":true}', { qos: 1 });
+  const alarms = async () => {
+    const { out } = await iotflow(folder, 'history', 'range', 'probe-1', '--json');
+    const { points } = JSON.parse(out) as { points: { measurement: string; fields: object }[] };
+    return points.filter(({ measurement }) => measurement === 'alarm');
+  };
+  await expect.poll(alarms).toContainEqual(
+    expect.objectContaining({
+      fields: expect.objectContaining({ rule: 'wet', active: true }),
+    }),
+  );
+});
+
 test('history can be switched off', async () => {
   const folder = tempFolder();
   const gateway = await openGateway(folder, { history: { enabled: false } });
