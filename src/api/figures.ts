@@ -80,7 +80,8 @@ function histogram(name: string, help: string, snapshot: HistogramSnapshot): Met
   };
 }
 
-function journalFamilies({ journal, syncBoundsMs, state, history }: GatewayFigures): MetricFamily[] {
+function journalFamilies(figures: GatewayFigures): MetricFamily[] {
+  const { journal, syncBoundsMs, state, history } = figures;
   const { ring, blocks, dropped, quarantined, retention } = journal;
   const oldest = Object.entries(journal.oldestAgeMs);
   return [
@@ -178,10 +179,19 @@ function journalFamilies({ journal, syncBoundsMs, state, history }: GatewayFigur
       'Dead letters that fell to their cap.',
       journal.deadLetters.dropped,
     ),
-    family('counter', 'store_damaged_values_total', 'Values left out because their checksum was wrong.', [
-      { labels: { store: 'state' }, value: state.damagedValues },
-      { labels: { store: 'blocks' }, value: journal.blockStore.damagedValues },
-      { labels: { store: 'history' }, value: history?.store.damagedValues ?? 0 },
+    ...perStore(figures, [
+      ['damaged_values', 'Values left out because their checksum was wrong.', (one) => one.damagedValues],
+      [
+        'damaged_table_blocks',
+        'Blocks of LevelDB tables that were damaged.',
+        (one) => one.damagedTableBlocks,
+      ],
+      ['repairs', 'Repairs of LevelDB.', (one) => one.repairs],
+      ['started_empty', 'Times a store could not be repaired.', (one) => one.startedEmpty],
+    ]),
+    family('gauge', 'store_unclean_ends', 'Ends without a clean stop, in a row.', [
+      { labels: { store: 'state' }, value: state.uncleanEnds },
+      { labels: { store: 'blocks' }, value: journal.blockStore.uncleanEnds },
     ]),
     family('counter', 'store_write_errors_total', 'Writes LevelDB failed.', [
       { labels: { store: 'state' }, value: state.writeErrors },
@@ -189,6 +199,56 @@ function journalFamilies({ journal, syncBoundsMs, state, history }: GatewayFigur
       { labels: { store: 'history' }, value: history?.store.writeErrors ?? 0 },
     ]),
   ];
+}
+
+interface NamedStore {
+  readonly store: string;
+  readonly stats: LevelStoreStats;
+}
+
+function storesOf({ state, journal, history }: GatewayFigures): NamedStore[] {
+  const stores = [
+    { store: 'state', stats: state },
+    { store: 'blocks', stats: journal.blockStore },
+  ];
+  return history ? [...stores, { store: 'history', stats: history.store }] : stores;
+}
+
+type OfStore = readonly [name: string, help: string, value: (stats: LevelStoreStats) => number];
+
+function perStore(figures: GatewayFigures, counts: readonly OfStore[]): MetricFamily[] {
+  return counts.map(([name, help, value]) =>
+    family(
+      'counter',
+      `store_${name}_total`,
+      help,
+      storesOf(figures).map(({ store, stats }) => ({ labels: { store }, value: value(stats) })),
+    ),
+  );
+}
+
+const storeContents: Readonly<Record<string, string>> = {
+  state: 'devices, alarms and sessions (data_dir/state)',
+  blocks: 'the backlog (data_dir/journal/blocks)',
+  history: 'recent readings for queries (data_dir/history)',
+};
+
+/** Since the start of this process: a restart finds the stores whole and says nothing any more. */
+function storeReasons(figures: GatewayFigures): HealthReason[] {
+  return storesOf(figures).flatMap(({ store, stats }) => {
+    const { repairs, startedEmpty, damagedValues } = stats;
+    if (repairs + startedEmpty + damagedValues === 0) return [];
+    const rest =
+      startedEmpty > 0 ? 'could not be repaired and began empty' : 'was mended without what was damaged';
+    return [
+      {
+        code: 'STORE_DAMAGED',
+        message:
+          `The store of ${storeContents[store]} was damaged and ${rest}; a copy lies beside it ` +
+          '(.damaged-1, .damaged-values). Check the card; this goes away with the next start.',
+      },
+    ];
+  });
 }
 
 /** A gauge that is not there while its value is not known. */
@@ -513,6 +573,7 @@ export function healthOf(figures: GatewayFigures): Health {
       message: `Damaged data was found and set aside: ${quarantined.points + journal.lostBlockPoints} points. If it happens again, replace the card.`,
     });
   }
+  worth.push(...storeReasons(figures));
   if (registry.damagedRecords > 0) {
     worth.push({
       code: 'REGISTRY_DAMAGED',

@@ -58,3 +58,17 @@ test('dead letters are told with the command to look at them, and those that fel
   ]);
   expect(messages({ letters: 3, dropped: 7 })[1]).toContain('7 of the oldest are gone for good');
 });
+
+test('a store that was mended is named, with what it held and where the copy is, and counted', async () => {
+  const figures = (await openGateway(tempFolder())).figures();
+  const reasons = (given: GatewayFigures) =>
+    healthOf(given).reasons.filter(({ code }) => code === 'STORE_DAMAGED');
+  expect(reasons(figures)).toEqual([]);
+  const mended = { ...figures, state: { ...figures.state, repairs: 1, damagedTableBlocks: 3 } };
+  expect(reasons(mended)).toHaveLength(1);
+  expect(reasons(mended)[0]?.message).toMatch(/devices, alarms and sessions \(data_dir\/state\).*goes away/);
+  const family = metricFamilies(mended).find(
+    ({ name }) => name === 'iotflow_store_damaged_table_blocks_total',
+  );
+  expect(family?.samples).toContainEqual({ labels: { store: 'state' }, value: 3 });
+});

@@ -4,7 +4,7 @@
 // are replaced whole. A damaged file is set aside and made anew: TLS must not keep the gateway from starting.
 // The X.509 library is loaded only when something must be issued.
 
-import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
+import { createPrivateKey, sign, verify, webcrypto, X509Certificate } from 'node:crypto';
 import { lstat, readFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -121,9 +121,12 @@ async function readText(path: string): Promise<string | undefined> {
   }
 }
 
+/** Tried, because a key file says twice which key it is: a damaged one may still look like that of the certificate. */
 function belongTogether(key: string, certificate: string): boolean {
   try {
-    return new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key));
+    const { publicKey } = new X509Certificate(certificate);
+    const text = Buffer.from('any text');
+    return verify('sha256', text, publicKey, sign('sha256', text, createPrivateKey(key)));
   } catch {
     return false;
   }
