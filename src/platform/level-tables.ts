@@ -168,10 +168,13 @@ function judge(table: Buffer): TableDamage[] {
   // LevelDB never writes such a table, and its repair aborts over one.
   if (blocks.length === 0) return [refused];
   const damages = blocks.flatMap((one) => blockDamage(table, 'data', one) ?? []);
-  const metaDamage = blockDamage(table, 'filter', meta);
-  if (metaDamage !== undefined) return [...damages, metaDamage];
+  // What only makes reading faster is no damage once LevelDB goes without it: a repair does not make it anew.
+  const armed = (one: TableDamage | undefined): TableDamage[] => (one?.disarm === undefined ? [] : [one]);
+  if (blockDamage(table, 'filter', meta) !== undefined) {
+    return [...damages, ...armed(blockDamage(table, 'filter', meta))];
+  }
   const filters = handlesIn(contentOf(table, meta));
-  return [...damages, ...filters.flatMap((one) => blockDamage(table, 'filter', one) ?? [])];
+  return [...damages, ...filters.flatMap((one) => armed(blockDamage(table, 'filter', one)))];
 }
 
 /**
