@@ -44,6 +44,8 @@ export async function spawnRabbitmq(
   );
   const environment = {
     ...process.env,
+    // In the foreground without a shell around it: what is measured and killed is the broker.
+    RUNNING_UNDER_SYSTEMD: 'true',
     HOME: home,
     ERL_EPMD_ADDRESS: '127.0.0.1',
     ERL_EPMD_PORT: String(mapperPort),
