@@ -24,6 +24,7 @@ import {
   type RangeAnswer,
   type RangeQuery,
   range,
+  resumed,
 } from './query.ts';
 import { HistoryReader } from './reader.ts';
 import { type ClosedChunk, newChunks, Recent, type Series } from './recent.ts';
@@ -221,7 +222,8 @@ export class History {
   }
 
   /** The samples of a device in the order of time. @throws GatewayError `STORE_FAILED` */
-  range(query: RangeQuery): Promise<RangeAnswer> {
+  range(asked: RangeQuery): Promise<RangeAnswer> {
+    const query = resumed(asked);
     return this.#timed((pacer) =>
       range(this.#reader.hours(query, query.order === 'newest-first'), query, pacer),
     );

@@ -255,6 +255,16 @@ export function parseCursor(
   return { timeNs: BigInt(match[1] ?? '0'), measurement: match[2] ?? '' };
 }
 
+/** The query without what earlier answers have shown: hours and chunks before the cursor are not even read. */
+export function resumed(query: RangeQuery): RangeQuery {
+  const cursor = query.after === undefined ? undefined : parseCursor(query.after);
+  if (cursor === undefined) return query;
+  const { timeNs } = cursor;
+  // Of the cursor's own moment other measurements may still come.
+  if (query.order === 'oldest-first') return timeNs > query.fromNs ? { ...query, fromNs: timeNs } : query;
+  return timeNs + 1n < query.toNs ? { ...query, toNs: timeNs + 1n } : query;
+}
+
 function compareText(a: string, b: string): number {
   if (a === b) return 0;
   return a < b ? -1 : 1;
@@ -275,6 +285,7 @@ export async function range(
     if (row.timeNs !== cursor.timeNs) return row.timeNs < cursor.timeNs === (direction === 1);
     return compareText(row.measurement, cursor.measurement) * direction <= 0;
   };
+  let visited = 0;
   for await (const { pieces } of hours) {
     const streams = [...byMeasurement(pieces)]
       .sort(([a], [b]) => compareText(a, b) * direction)
@@ -288,12 +299,13 @@ export async function range(
         if (isFirst) first = stream;
       }
       if (first === undefined) break;
+      visited += 1;
+      if (visited % 128 === 0) await pacer.pause();
       const row = first.take();
       if (row === undefined || isBehindUs(row)) continue;
       const last = rows.at(-1);
       if (rows.length === query.limit && last !== undefined) return { rows, next: cursorOf(last) };
       rows.push(row);
-      if (rows.length % 128 === 0) await pacer.pause();
     }
     await pacer.pause();
   }

@@ -120,10 +120,14 @@ export function mergeTables(tables: readonly Table[]): Table {
   }
   const msAt = (position: number) => tables[tableOf[position] ?? 0]?.ms[rowOf[position] ?? 0] ?? 0;
   const nsAt = (position: number) => tables[tableOf[position] ?? 0]?.ns[rowOf[position] ?? 0] ?? 0;
-  // Positions rise with arrival: the last comparison keeps the order stable.
-  const order = new Uint32Array(total)
-    .map((_, position) => position)
-    .sort((a, b) => msAt(a) - msAt(b) || nsAt(a) - nsAt(b) || a - b);
+  const order = new Uint32Array(total).map((_, position) => position);
+  let isSorted = true;
+  for (let next = 1; next < total && isSorted; next += 1) {
+    const step = msAt(next) - msAt(next - 1) || nsAt(next) - nsAt(next - 1);
+    isSorted = step >= 0;
+  }
+  // Most are. Positions rise with arrival: the last comparison keeps the order stable.
+  if (!isSorted) order.sort((a, b) => msAt(a) - msAt(b) || nsAt(a) - nsAt(b) || a - b);
 
   const ms = new Float64Array(total);
   const ns = new Uint32Array(total);
