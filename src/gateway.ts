@@ -30,6 +30,7 @@ import { operations as historyOperations } from './history/operations.ts';
 import { Ingest } from './ingest/ingest.ts';
 import { operations as fieldTypeOperations } from './ingest/operations.ts';
 import { syncBucketsMs } from './journal/committer.ts';
+import type { StateWrite } from './journal/contract.ts';
 import { Journal } from './journal/journal.ts';
 import { letterOperations } from './journal/letter-operations.ts';
 import { journalOperations } from './journal/operations.ts';
@@ -42,12 +43,15 @@ import type { FieldValue, Point, PointClass, PointTime } from './model/point.ts'
 import { bootTime, type Clock } from './platform/clock.ts';
 import { clockProbe } from './platform/clock-trust.ts';
 import { clearForDirectory, type Disk, makeDirectory, replaceFile, systemDisk } from './platform/disk.ts';
+import { type DiskTrouble, diskTroubleOf, isDiskTrouble, traceOf } from './platform/disk-trouble.ts';
 import { GatewayError } from './platform/errors.ts';
 import { settleExchange } from './platform/exchange.ts';
 import { Led } from './platform/led.ts';
 import { LevelStore } from './platform/level-store.ts';
 import type { Log } from './platform/log.ts';
 import type { Operation, Operations } from './platform/operations.ts';
+import { copyToMemory, isWritable, readOnlyDisk } from './platform/stand-in.ts';
+import type { Store } from './platform/store.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
 import { operations as deviceOperations } from './registry/operations.ts';
 import { Registry } from './registry/registry.ts';
@@ -63,6 +67,10 @@ import { MqttSource } from './sources/mqtt/mqtt-source.ts';
 const gatewayDeviceId = 'gateway';
 
 const tickMs = 1000;
+
+/** How often a gateway without its disk looks for it, and how rarely when that was in vain. */
+const diskRetryMs = 3_000;
+const diskRetryMsMax = 60_000;
 
 // Longer than a stalled card recovers, shorter than systemd's patience (90 s).
 const stageDeadlineMs = 10_000;
@@ -91,50 +99,125 @@ export interface GatewayPorts {
 /** What is undone when the gateway stops, or when it cannot start; last in, first out. */
 type Undo = { readonly stage: string; readonly close: () => Promise<void> };
 
+/** What a gateway runs on whose disk cannot be written. */
+interface StandIn {
+  readonly folder: string;
+  readonly trouble: DiskTrouble;
+  /** What the alarms would have saved, for the start on the disk. */
+  readonly alarms: Map<string, Buffer | undefined>;
+}
+
 export class Gateway {
-  readonly ports: GatewayPorts;
-  /** What an operator may ask; the control socket answers the same. */
-  readonly operations: Operations;
-  readonly #log: Log;
-  readonly #undo: readonly Undo[];
-  readonly #figures: () => GatewayFigures;
+  readonly #parts: GatewayParts;
+  #begun: Begun;
+  #retry: NodeJS.Timeout | undefined;
+  #retryMs = diskRetryMs;
+  #returning: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor(parts: GatewayParts, started: Started, undo: readonly Undo[]) {
-    this.ports = started.ports;
-    this.operations = started.operations;
-    this.#figures = started.figures;
-    this.#log = parts.log;
-    this.#undo = undo;
+  private constructor(parts: GatewayParts, begun: Begun) {
+    this.#parts = parts;
+    this.#begun = begun;
+    this.#awaitDisk();
   }
 
   /**
-   * Resolves when every listener is open and `<data_dir>/run/ports.json` is written.
-   * @throws GatewayError `STORE_LOCKED` when another gateway runs with the same data, and what else keeps a stage
-   * from starting; whatever had started is stopped again.
+   * Resolves when every listener is open and `<data_dir>/run/ports.json` is written. On a disk that cannot be written
+   * it starts without: alarms are heard, everything else is refused, and once the disk is back it starts anew on it.
+   * @throws GatewayError `STORE_LOCKED` when another gateway runs with the same data, `DATA_UNWRITABLE` on such a disk
+   * without data, and what else keeps a stage from starting; whatever had started is stopped again.
    */
   static async open(parts: GatewayParts): Promise<Gateway> {
-    const undo: Undo[] = [];
-    try {
-      return new Gateway(parts, await start(parts, undo), undo);
-    } catch (error) {
-      await unwind(undo, parts.log);
-      throw error;
-    }
+    return new Gateway(parts, await begin(parts, new Map()));
+  }
+
+  get ports(): GatewayPorts {
+    return this.#begun.started.ports;
+  }
+
+  /** What an operator may ask; the control socket answers the same. */
+  get operations(): Operations {
+    return this.#begun.started.operations;
   }
 
   health(): Health {
-    return healthOf(this.#figures());
+    return healthOf(this.figures());
   }
 
   figures(): GatewayFigures {
-    return this.#figures();
+    return this.#begun.started.figures();
   }
 
   /** Stops in reverse order, each stage with a deadline. Idempotent. */
   close(): Promise<void> {
-    this.#closing ??= unwind(this.#undo, this.#log);
+    this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    clearTimeout(this.#retry);
+    await this.#returning?.catch(() => undefined);
+    await unwind(this.#begun.undo, this.#parts.log);
+  }
+
+  #awaitDisk(): void {
+    const { standIn } = this.#begun;
+    if (standIn === undefined || this.#closing !== undefined) return;
+    this.#retry = setTimeout(() => {
+      this.#returning = this.#returnToDisk(standIn.alarms);
+      this.#returning.catch((error: unknown) => {
+        // Nothing runs any more: it must not vanish in a promise.
+        setImmediate(() => {
+          throw error;
+        });
+      });
+    }, this.#retryMs);
+  }
+
+  async #returnToDisk(alarms: StandIn['alarms']): Promise<void> {
+    const { config, log } = this.#parts;
+    if (await isWritable(config.dataDir)) {
+      log.info({ event: 'disk_back' }, 'The disk can be written again');
+      await unwind(this.#begun.undo, log);
+      this.#begun = await begin(this.#parts, alarms);
+      // Good enough for a file, and not for the gateway: the buzzer must not come and go.
+      this.#retryMs = Math.min(this.#retryMs * 2, diskRetryMsMax);
+    }
+    this.#awaitDisk();
+  }
+}
+
+interface Begun {
+  readonly started: Started;
+  readonly undo: readonly Undo[];
+  /** Undefined when it is on the disk. */
+  readonly standIn: StandIn | undefined;
+}
+
+/** @param alarms What they could not save before; the disk has it first of all. */
+async function begin(parts: GatewayParts, alarms: StandIn['alarms']): Promise<Begun> {
+  const { config, log } = parts;
+  const undo: Undo[] = [];
+  let cause: unknown;
+  try {
+    return { started: await start(parts, undo, alarms), undo, standIn: undefined };
+  } catch (error) {
+    await unwind(undo.splice(0), log);
+    if (!isDiskTrouble(error)) throw error;
+    cause = error;
+  }
+  const message = `cannot use data_dir ${config.dataDir}: ${traceOf(cause)}`;
+  const failure = new GatewayError('DATA_UNWRITABLE', message, { cause });
+  try {
+    const copy = await copyToMemory(dataPaths(config.dataDir).state);
+    undo.push({ stage: 'stand-in', close: copy.remove });
+    const standIn: StandIn = { folder: copy.folder, trouble: diskTroubleOf(cause), alarms };
+    log.error({ event: 'disk_unwritable', reason: message }, 'Starts without the disk: readings are refused');
+    return { started: await start(parts, undo, new Map(), standIn), undo, standIn };
+  } catch (error) {
+    await unwind(undo, log);
+    log.debug({ event: 'stand_in_failed', err: error }, 'Cannot start without the disk either');
+    throw failure;
   }
 }
 
@@ -144,7 +227,12 @@ interface Started {
   readonly figures: () => GatewayFigures;
 }
 
-async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
+async function start(
+  parts: GatewayParts,
+  undo: Undo[],
+  unsavedAlarms: ReadonlyMap<string, Buffer | undefined>,
+  standIn?: StandIn,
+): Promise<Started> {
   const { config, random, log } = parts;
   const stageLog = (stage: string) => log.child({ stage });
   const onClose = (stage: string, close: () => Promise<void>) => undo.push({ stage, close });
@@ -153,23 +241,27 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const startedMs = clock.monotonicMs();
   const paths = dataPaths(config.dataDir);
 
-  await makeDirectory(config.dataDir, 0o700);
-  const exchanged = await settleExchange({ directory: config.dataDir, isData: isBackedUp, log });
-  for (const folder of ['journal', 'run']) {
-    if (!(await clearForDirectory(join(config.dataDir, folder)))) continue;
-    log.error({ event: 'folder-damaged', folder }, 'There was something else in its place; it was set aside');
-  }
-  const state = await LevelStore.open(paths.state, { log: stageLog('state') }).finally(exchanged);
+  const exchanged = standIn ? undefined : await prepare(config.dataDir, log);
+  const stateFolder = standIn ? join(standIn.folder, 'copy') : paths.state;
+  const spare = standIn ? { spareBytes: 0 } : {};
+  const state = await LevelStore.open(stateFolder, { log: stageLog('state'), ...spare }).finally(exchanged);
   onClose('state', () => state.close());
   const journal = await Journal.open({
     directory: join(config.dataDir, 'journal'),
     store: state.room('hot'),
-    disk: parts.disk ?? systemDisk(),
+    disk: standIn ? readOnlyDisk() : (parts.disk ?? systemDisk()),
     clock,
     log: stageLog('journal'),
     options: journalOptions(config),
+    ...(standIn && { readOnly: { blocks: join(standIn.folder, 'blocks'), trouble: standIn.trouble } }),
   });
   onClose('journal', () => journal.close());
+  const saveAlarms = (writes: readonly StateWrite[]): Promise<void> => {
+    for (const { key, value } of writes) standIn?.alarms.set(key, value);
+    // As alarms, so that it finds room when nothing else does any more.
+    return journal.append({ class: 'alarm', lines: '', points: 0, state: writes });
+  };
+  if (unsavedAlarms.size > 0) await saveAlarms([...unsavedAlarms].map(([key, value]) => ({ key, value })));
   const { trust, synchronizedPath } = config.time;
   const dates = await TimeBase.open({
     keeper: journal,
@@ -215,7 +307,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   });
   onClose('wear', () => wear.stop());
   const registry = await Registry.open({
-    store: state.room('registry'),
+    store: standIn ? refusingWrites(state.room('registry')) : state.room('registry'),
     clock,
     randomBytes,
     witness: fileWitness(paths.registryWitness),
@@ -226,8 +318,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
   const board = await AlarmBoard.open({
     hotState: {
       entries: (prefix) => journal.entries(prefix),
-      // As alarms, so that it finds room when nothing else does any more.
-      write: (state) => journal.append({ class: 'alarm', lines: '', points: 0, state }),
+      write: saveAlarms,
     },
     annunciators: led ? [buzzer(led)] : [],
     record: (change) => recordPoint('alarm', alarmPoint(change, config.gatewayId)),
@@ -249,7 +340,7 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
 
   const target = influxTarget(config);
   const serverTypes = await LearntTypes.open(journal, target);
-  const history = await openHistory(parts, paths.history, stageLog('history'));
+  const history = standIn ? null : await openHistory(parts, paths.history, stageLog('history'));
   if (history) {
     onClose('history', () => history.close());
     onOwnPoint = (point) => recordOwn(history, point);
@@ -428,6 +519,28 @@ async function start(parts: GatewayParts, undo: Undo[]): Promise<Started> {
     log.error({ event: 'ports_unwritten', ports, err: error }, 'ports.json cannot be written');
   }
   return { ports, operations, figures };
+}
+
+/** Past what a power cut or damage left in the way. The answer is to be called once the stores are open. */
+async function prepare(dataDir: string, log: Log): Promise<() => Promise<void>> {
+  await makeDirectory(dataDir, 0o700).catch((error: unknown) => {
+    // Node says ENOENT of a read-only disk.
+    throw new GatewayError('DATA_UNWRITABLE', `cannot make data_dir ${dataDir}: ${String(error)}`, {
+      cause: error,
+    });
+  });
+  const exchanged = await settleExchange({ directory: dataDir, isData: isBackedUp, log });
+  for (const folder of ['journal', 'run']) {
+    if (!(await clearForDirectory(join(dataDir, folder)))) continue;
+    log.error({ event: 'folder-damaged', folder }, 'There was something else in its place; it was set aside');
+  }
+  return exchanged;
+}
+
+/** Nobody is to be told of a change that would be gone with the memory it is in. */
+function refusingWrites(store: Store): Store {
+  const write = () => Promise.reject(new GatewayError('DATA_UNWRITABLE', 'the disk cannot be written'));
+  return { get: (key) => store.get(key), entries: (range) => store.entries(range), write };
 }
 
 /** Whole or not at all: whoever waits for the file may read it the moment it is there. */

@@ -34,6 +34,8 @@ function stopSignal(): Promise<NodeJS.Signals> {
 }
 
 async function startGateway({ config, warnings }: LoadedConfig): Promise<number> {
+  // Nobody may be reading what Node itself has to say.
+  process.stderr.on('error', () => undefined);
   const log = createLog(config.log.level);
   for (const warning of warnings) log.warn({ event: 'config_warning' }, warning);
   const stop = stopSignal();

@@ -9,6 +9,7 @@ import type { IngestStats } from '../ingest/ingest.ts';
 import type { JournalStats } from '../journal/journal.ts';
 import type { RetentionReport } from '../journal/retention.ts';
 import type { WearStats } from '../journal/wear.ts';
+import type { DiskTrouble } from '../platform/disk-trouble.ts';
 import type { HistogramSnapshot } from '../platform/histogram.ts';
 import type { LedStats } from '../platform/led.ts';
 import type { LevelStoreStats } from '../platform/level-store.ts';
@@ -99,6 +100,16 @@ function journalFamilies(figures: GatewayFigures): MetricFamily[] {
       { labels: { reason: 'stalled' }, value: journal.refusedStalled },
       { labels: { reason: 'failed' }, value: journal.refusedFailed },
     ]),
+    family(
+      'gauge',
+      'journal_disk_trouble',
+      '1 for what keeps the journal from writing.',
+      (['full', 'read-only', 'failing'] as const).map((kind) => ({
+        labels: { kind },
+        value: journal.trouble === kind ? 1 : 0,
+      })),
+    ),
+    gauge('journal_refusing', '1 while readings are refused.', journal.isRefusing ? 1 : 0),
     {
       type: 'histogram',
       name: 'iotflow_journal_sync_seconds',
@@ -506,6 +517,24 @@ const cardYearsMin = 2;
 /** Before that the figure is of the first start, which lays out the ring. */
 const wearMeasuredMsMin = 6 * 3_600_000;
 
+const troubleWords = {
+  full: {
+    code: 'JOURNAL_FULL',
+    words: 'There is no room left on disk (space, inodes or quota)',
+    advice: 'Make room; it goes on by itself.',
+  },
+  'read-only': {
+    code: 'DISK_READ_ONLY',
+    words: 'The disk can only be read',
+    advice: 'See dmesg: most often the card is worn out and must be replaced.',
+  },
+  failing: {
+    code: 'DISK_FAILING',
+    words: 'The disk fails what is written to it',
+    advice: 'See dmesg and iotflow doctor.',
+  },
+} as const satisfies Record<DiskTrouble, object>;
+
 /** Waiting bytes that tell of a disk which has stopped answering. */
 const stalledBytes = 1024 * 1024;
 
@@ -517,16 +546,12 @@ export function healthOf(figures: GatewayFigures): Health {
   const { journal, wear, forwarder, alarms, buzzer, registry, time, history } = figures;
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
-  if (journal.isSpillFailing && journal.ring.free === 0) {
-    failing.push({
-      code: 'JOURNAL_FULL',
-      message: 'There is no room left on disk: readings are refused. Make room; it goes on by itself.',
-    });
-  } else if (journal.isSpillFailing || journal.isStateCarried) {
-    worth.push({
-      code: 'DISK_FAILING',
-      message: 'The disk is full or failing; readings are still taken. Make room, or see iotflow doctor.',
-    });
+  if (journal.isRefusing && journal.trouble !== undefined) {
+    const { code, words, advice } = troubleWords[journal.trouble];
+    failing.push({ code, message: `${words}: readings are refused, alarms are still heard. ${advice}` });
+  } else if (journal.trouble !== undefined || journal.isStateCarried) {
+    const { words, advice } = troubleWords[journal.trouble ?? 'full'];
+    worth.push({ code: 'DISK_FAILING', message: `${words}; readings are still taken. ${advice}` });
   }
   if (journal.pendingBytes > stalledBytes) {
     failing.push({

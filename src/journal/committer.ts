@@ -5,6 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { pointClasses } from '../model/point.ts';
+import { type DiskTrouble, diskTroubleOf } from '../platform/disk-trouble.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import { Histogram, type HistogramSnapshot } from '../platform/histogram.ts';
 import type { Append, Appender, StateWrite } from './contract.ts';
@@ -108,6 +109,8 @@ export interface CommitterStats {
   readonly refusedFull: number;
   readonly refusedStalled: number;
   readonly refusedFailed: number;
+  /** Readings were refused for want of room or because the disk failed, and none were taken since. */
+  readonly isRefusing: boolean;
   readonly pendingBytes: number;
   /** Counts by `syncBucketsMs`, the last one beyond them all. */
   readonly syncCounts: readonly number[];
@@ -163,6 +166,8 @@ export class Committer implements Appender {
   #refusedFull = 0;
   #refusedStalled = 0;
   #refusedFailed = 0;
+  #isRefusing = false;
+  #trouble: DiskTrouble | undefined;
   #syncSumMs = 0;
   #lastLinesSequence: number;
   #writtenWatermarks: PerClass;
@@ -180,6 +185,11 @@ export class Committer implements Appender {
 
   get pendingBytes(): number {
     return this.#pendingBytes;
+  }
+
+  /** What the last commit failed for; undefined when it did not. */
+  get trouble(): DiskTrouble | undefined {
+    return this.#trouble;
   }
 
   append(append: Append): Promise<void> {
@@ -355,6 +365,7 @@ export class Committer implements Appender {
       refusedFull: this.#refusedFull,
       refusedStalled: this.#refusedStalled,
       refusedFailed: this.#refusedFailed,
+      isRefusing: this.#isRefusing,
       pendingBytes: this.#pendingBytes,
       syncCounts: [...this.#syncCounts],
       syncSumMs: this.#syncSumMs,
@@ -478,6 +489,7 @@ export class Committer implements Appender {
   #refuse(entry: Entry): void {
     this.#eager -= 1;
     this.#refusedFull += 1;
+    this.#isRefusing = true;
     this.#rejectEntry(entry, new GatewayError('JOURNAL_FULL', 'no room in the journal'));
   }
 
@@ -616,6 +628,7 @@ export class Committer implements Appender {
         continue;
       }
       this.#refusedFailed += 1;
+      this.#isRefusing = true;
       const message = `the disk did not take it: ${errorCode(error) ?? String(error)}`;
       this.#rejectEntry(entry, new GatewayError('JOURNAL_FAILED', message, { cause: error }));
     }
@@ -718,10 +731,15 @@ export class Committer implements Appender {
       await this.#ring.commit(this.#buffer.subarray(0, end));
     } catch (error) {
       // The numbers are not used again: the frames may be on the disk after all.
+      this.#trouble = diskTroubleOf(error);
       this.#committedSequence = first.header.previous;
       this.#pointsBefore = first.header.pointsBefore;
       throw error;
     }
+    this.#trouble = undefined;
+    // Also without readings: with two segments free there is room for them.
+    const hasReadings = frames.some(({ header }) => header.points[2] > 0);
+    if (hasReadings || this.#ring.freeSegments > 1) this.#isRefusing = false;
     this.#countSync(this.#options.monotonicMs() - startMs);
     this.#commits += 1;
     this.#frames += frames.length;

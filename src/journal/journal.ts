@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type PointClass, pointClasses } from '../model/point.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Disk } from '../platform/disk.ts';
+import type { DiskTrouble } from '../platform/disk-trouble.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
@@ -112,9 +113,16 @@ export interface JournalDependencies {
   readonly clock: Clock;
   readonly log: Log;
   readonly options?: Partial<JournalOptions>;
+  /**
+   * For a disk that cannot be written, and why: every write is refused, what lies in the ring is handed out, and what
+   * lies in blocks waits (the store in this folder takes their place).
+   */
+  readonly readOnly?: { readonly blocks: string; readonly trouble: DiskTrouble };
 }
 
 export interface JournalStats extends CommitterStats {
+  /** What the last commit, or the last attempt to make room for the next, failed for; undefined when neither did. */
+  readonly trouble: DiskTrouble | undefined;
   readonly ring: {
     readonly segments: number;
     readonly used: number;
@@ -193,6 +201,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   readonly #retryMs: number;
   #closing: Promise<void> | undefined;
   #acceptedPoints = 0;
+  #readOnlyFor: DiskTrouble | undefined;
 
   private constructor(parts: {
     ring: Ring;
@@ -284,7 +293,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       },
       onNoRoom: () => {
         this.#spill.start();
-        return !this.#spill.isFailing;
+        return this.#spill.trouble === undefined;
       },
     });
   }
@@ -301,7 +310,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     assert(options.freeSegmentsMin >= 2, 'BUG: at least 2 segments must be kept free');
     assert(options.segmentBytes % 4096 === 0 && options.segmentBytes >= 16_384, 'BUG: segmentBytes');
     // First of all, because its lock keeps a second process away from the ring as well.
-    const blockStore = await LevelStore.open(join(directory, 'blocks'), { log });
+    const { readOnly } = dependencies;
+    const blockStore = await LevelStore.open(readOnly?.blocks ?? join(directory, 'blocks'), { log });
     let ring: Ring | undefined;
     try {
       const opened = await Ring.open({
@@ -319,7 +329,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         for (const write of writes) state.commit(write, segment);
       }
       // A ring that lost its end holds an older one than the checkpoint.
-      const anchor = newerAnchor(storedAnchor, await findAnchor(state));
+      const anchor = readOnly ? undefined : newerAnchor(storedAnchor, await findAnchor(state));
       const blocks = await Blocks.open(blockStore.room('blocks'), log, anchor?.rows);
       // A ring that was lost must not number its frames below what the blocks have seen.
       const newest = blocks.newest();
@@ -348,7 +358,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
           return header.sequence < recovered.watermarks[index] || header.sequence <= blocks.toSequence(index);
         });
       }
-      await journal.#reportDamage(recovered, anchor);
+      journal.#readOnlyFor = readOnly?.trouble;
+      if (readOnly === undefined) await journal.#reportDamage(recovered, anchor);
       journal.#letters = await DeadLetterBox.open(journal, {
         lettersMax: options.deadLettersMax,
         bytesMax: options.deadLetterBytesMax,
@@ -356,7 +367,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         commitBytesMax: Math.floor(appendBytesMaxOf(options.segmentBytes) / 4),
         wallMs: () => clock.wallMs(),
       });
-      journal.#spill.start();
+      if (readOnly === undefined) journal.#spill.start();
       return journal;
     } catch (error) {
       await ring?.close();
@@ -386,6 +397,9 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   // Appender
 
   append(append: Append): Promise<void> {
+    if (this.#readOnlyFor !== undefined) {
+      return Promise.reject(new GatewayError('JOURNAL_FAILED', 'the disk cannot be written'));
+    }
     return this.#committer.append(append);
   }
 
@@ -418,11 +432,11 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
 
   write(writes: readonly StateWrite[]): Promise<void> {
     // As an event: state is small, and fits into the reserve when telemetry no longer does.
-    return this.#committer.append({ class: 'event', lines: '', points: 0, state: writes });
+    return this.append({ class: 'event', lines: '', points: 0, state: writes });
   }
 
   writeLazily(writes: readonly StateWrite[]): void {
-    this.#committer.writeLazily(writes);
+    if (this.#readOnlyFor === undefined) this.#committer.writeLazily(writes);
   }
 
   // DeadLetters
@@ -542,6 +556,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   stats(): JournalStats {
     return {
       ...this.#committer.stats(),
+      isRefusing: this.#readOnlyFor !== undefined || this.#committer.stats().isRefusing,
+      trouble: this.#readOnlyFor ?? this.#committer.trouble ?? this.#spill.trouble,
       ring: {
         segments: this.#ring.slots,
         used: this.#ring.usedSegments,
@@ -560,7 +576,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       retention: this.#retention.stats(),
       spilledPoints: this.#spill.points,
       spilledBlocks: this.#spill.blocks,
-      isSpillFailing: this.#spill.isFailing,
+      isSpillFailing: this.#spill.trouble !== undefined,
       isStateCarried: this.#spill.isCarrying,
       quarantined: { ...this.#ring.quarantined },
       lostBlocks: this.#blocks.lost,

@@ -4,6 +4,7 @@
 
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
+import { type DiskTrouble, diskTroubleOf } from '../platform/disk-trouble.ts';
 import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { Blocks } from './blocks.ts';
@@ -45,7 +46,7 @@ export interface SpillOptions {
 export class Spill {
   readonly #options: SpillOptions;
   #running: Promise<void> | undefined;
-  #isFailing = false;
+  #trouble: DiskTrouble | undefined;
   #isCarrying = false;
   #isStopping = false;
   #retry: NodeJS.Timeout | undefined;
@@ -56,9 +57,9 @@ export class Spill {
     this.#options = options;
   }
 
-  /** Whether the last attempt failed. */
-  get isFailing(): boolean {
-    return this.#isFailing;
+  /** What the last attempt failed for; undefined when it did not. */
+  get trouble(): DiskTrouble | undefined {
+    return this.#trouble;
   }
 
   /** Whether state went from segment to segment the last time, for want of a store to put it in. */
@@ -80,7 +81,7 @@ export class Spill {
     if (this.#running !== undefined || this.#retry !== undefined || this.#isStopping) return;
     this.#running = this.#moveAll().finally(() => {
       this.#running = undefined;
-      if (!this.#isFailing && this.#isWanted) this.start();
+      if (this.#trouble === undefined && this.#isWanted) this.start();
     });
   }
 
@@ -102,20 +103,20 @@ export class Spill {
         if (oldest !== undefined && freeSegments < this.#options.freeSegmentsMin)
           await this.#moveOldest(oldest);
         else if (failure !== undefined) throw failure.error;
-        this.#isFailing = false;
+        this.#trouble = undefined;
         this.#options.onRoom();
       }
-      this.#isFailing = false;
+      this.#trouble = undefined;
       this.#options.onRoom();
     } catch (error) {
       if (this.#isStopping) return;
-      if (!this.#isFailing) {
+      if (this.#trouble === undefined) {
         this.#options.log.error(
           { event: 'journal-spill-failed', code: errorCode(error), error: String(error) },
           'stuck',
         );
       }
-      this.#isFailing = true;
+      this.#trouble = diskTroubleOf(error);
       this.#retry = setTimeout(() => {
         this.#retry = undefined;
         this.start();

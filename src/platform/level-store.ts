@@ -24,7 +24,8 @@ import { dirname, join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { Level } from 'level';
 import { makeDirectory } from './disk.ts';
-import { errorCode, GatewayError } from './errors.ts';
+import { diskTroubleOf, traceOf } from './disk-trouble.ts';
+import { GatewayError } from './errors.ts';
 import { copyReadable, disarm, isSequenceWild, setWildLogsAside } from './level-salvage.ts';
 import type { Log } from './log.ts';
 import type { Store, StoreRange, StoreWrite } from './store.ts';
@@ -134,28 +135,19 @@ function unseal(key: string, sealed: Buffer): Buffer | undefined {
   return sealed.readUInt32LE(0) === crc32(value, crc32(key)) ? value : undefined;
 }
 
-/** Codes and texts of an error and its causes, innermost last. */
-function trace(error: unknown): string {
-  const parts: string[] = [];
-  for (let at = error; at instanceof Error && parts.length < 5; at = at.cause) {
-    parts.push(`${errorCode(at) ?? at.name} ${at.message}`);
-  }
-  return parts.join(' < ');
-}
-
 // A full or read-only disk is no damage: repairing, or starting empty, would destroy good data. Whatever else keeps
 // LevelDB from reading its files is: their names and contents lead anywhere.
 const environmentTexts =
-  /No space|quota|Read-only|Permission denied|not permitted|Too many open files|Input\/output error|Cannot allocate|temporarily|File too large|EROFS|EACCES|EPERM|EMFILE|ENFILE|\bEIO\b|ENOMEM|ENOSPC|EDQUOT/i;
+  /No space|quota|Read-only|Permission denied|not permitted|Too many open files|Input\/output error|Cannot allocate|temporarily|File too large|EROFS|EACCES|EPERM|EMFILE|ENFILE|\bEIO\b|ENOMEM|ENOSPC|EDQUOT|system error -122/i;
 const damageTexts = /LEVEL_CORRUPTION|LEVEL_IO_ERROR|Corruption|ENOENT|ENOTDIR|EEXIST|EISDIR|ELOOP/;
 
 function isDamage(error: unknown): boolean {
-  const text = trace(error);
+  const text = traceOf(error);
   return damageTexts.test(text) && !environmentTexts.test(text);
 }
 
 function isFull(error: unknown): boolean {
-  return /ENOSPC|EDQUOT|No space left|quota exceeded/i.test(trace(error));
+  return diskTroubleOf(error) === 'full';
 }
 
 /** Unknown (some file systems do not say) counts as enough. */
@@ -169,7 +161,7 @@ async function freeBytes(directory: string): Promise<number> {
 }
 
 function isLocked(error: unknown): boolean {
-  return /LEVEL_LOCKED/.test(trace(error));
+  return /LEVEL_LOCKED/.test(traceOf(error));
 }
 
 async function directoryBytes(directory: string): Promise<number> {
@@ -229,7 +221,7 @@ export class LevelStore {
       if (isLocked(error)) {
         throw new GatewayError('STORE_LOCKED', `${directory} is in use by another process`, { cause: error });
       }
-      options.log.error({ event: 'store-open-failed', directory, error: trace(error) }, 'no store yet');
+      options.log.error({ event: 'store-open-failed', directory, error: traceOf(error) }, 'no store yet');
     }
     return store;
   }
@@ -429,7 +421,7 @@ export class LevelStore {
 
   #failure(what: string, error: unknown): GatewayError {
     if (error instanceof GatewayError) return error;
-    return new GatewayError('STORE_FAILED', `cannot ${what} ${this.#directory}: ${trace(error)}`, {
+    return new GatewayError('STORE_FAILED', `cannot ${what} ${this.#directory}: ${traceOf(error)}`, {
       cause: error,
     });
   }
@@ -445,7 +437,7 @@ export class LevelStore {
       if (isRoom) await appendFile(file, `${JSON.stringify({ key, base64: sealed.toString('base64') })}\n`);
       await (await this.#handle()).batch([{ type: 'del', key }], { sync: false });
     } catch (error) {
-      this.#log.warn({ event: 'store-value-kept', key, error: trace(error) }, 'left where it is');
+      this.#log.warn({ event: 'store-value-kept', key, error: traceOf(error) }, 'left where it is');
     }
   }
 
@@ -506,7 +498,7 @@ export class LevelStore {
     this.#spareTimer = setTimeout(() => {
       this.#makingSpare = this.#makeSpare().catch((error: unknown) => {
         this.#log.warn(
-          { event: 'store-spare-failed', directory: this.#directory, error: trace(error) },
+          { event: 'store-spare-failed', directory: this.#directory, error: traceOf(error) },
           'no spare',
         );
       });
@@ -577,7 +569,7 @@ export class LevelStore {
       if (!isDamage(error)) throw error;
       this.#startedEmpty += 1;
       this.#log.error(
-        { event: 'store-started-empty', directory: this.#directory, error: trace(error) },
+        { event: 'store-started-empty', directory: this.#directory, error: traceOf(error) },
         'could not be repaired',
       );
       // Too large or no space to copy: moving it costs nothing.
@@ -616,7 +608,7 @@ export class LevelStore {
     this.#repairs += 1;
     const copy = await this.#keepCopy();
     this.#log.error(
-      { event: 'store-repair', directory: this.#directory, copy, error: trace(error) },
+      { event: 'store-repair', directory: this.#directory, copy, error: traceOf(error) },
       'LevelDB refuses the store',
     );
     try {
@@ -628,7 +620,7 @@ export class LevelStore {
       if (await isSequenceWild(this.#directory)) await copyReadable(this.#directory);
     } catch (repairError) {
       this.#log.error(
-        { event: 'store-repair-failed', directory: this.#directory, error: trace(repairError) },
+        { event: 'store-repair-failed', directory: this.#directory, error: traceOf(repairError) },
         'not repaired',
       );
     }
@@ -688,7 +680,7 @@ export class LevelStore {
       return copy;
     } catch (error) {
       this.#log.warn(
-        { event: 'store-copy-failed', directory: this.#directory, error: trace(error) },
+        { event: 'store-copy-failed', directory: this.#directory, error: traceOf(error) },
         'no copy',
       );
       // A part of it would only take the room the repair needs.

@@ -20,12 +20,23 @@ const secretKeys = [
   'access_token',
 ];
 
-/** The root log, to standard output; stages take `log.child({ stage })` and a stable `event` key per line. */
+/** What waits while standard output takes nothing; the newest lines beyond it are dropped. */
+const waitingBytesMax = 256 * 1024;
+
+/**
+ * The root log, to standard output; stages take `log.child({ stage })` and a stable `event` key per line. A log that
+ * cannot be written (its disk is full, its reader gone) stops nobody.
+ */
 export function createLog(level: LogLevel): Log {
-  return pino({
-    level,
-    base: null,
-    timestamp: pino.stdTimeFunctions.isoTime,
-    redact: { paths: secretKeys.flatMap((key) => [key, `*.${key}`]), censor: '[secret]' },
-  });
+  const output = pino.destination({ dest: 1, sync: true, maxLength: waitingBytesMax });
+  output.on('error', () => undefined);
+  return pino(
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      redact: { paths: secretKeys.flatMap((key) => [key, `*.${key}`]), censor: '[secret]' },
+    },
+    output,
+  );
 }

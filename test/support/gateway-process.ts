@@ -54,17 +54,33 @@ export function writeConfig(folder: string, settings: Record<string, unknown>): 
   return path;
 }
 
+export interface GatewayStart {
+  readonly timeoutMs?: number;
+  readonly env?: Record<string, string>;
+  /** Answers when it is ready, for a disk on which `ports.json` cannot be written; its ports are not known then. */
+  readonly readyUrl?: string;
+  /** Where its standard output and error go; default: pipes that are read. */
+  readonly outputFd?: number;
+}
+
 export async function startGateway(
   configFile: string,
-  { timeoutMs = 20_000, env = {} }: { timeoutMs?: number; env?: Record<string, string> } = {},
+  { timeoutMs = 20_000, env = {}, readyUrl, outputFd }: GatewayStart = {},
 ): Promise<GatewayProcess> {
   if (!existsSync(mainJs)) throw new Error('dist/main.js is missing: npm run build first');
   const config = JSON.parse(readFileSync(configFile, 'utf8')) as { data_dir: string };
   const portsFile = join(config.data_dir, 'run', 'ports.json');
-  rmSync(portsFile, { force: true });
+  if (readyUrl === undefined) rmSync(portsFile, { force: true });
+  const isReady = async () =>
+    readyUrl === undefined
+      ? existsSync(portsFile)
+      : await fetch(readyUrl).then(
+          () => true,
+          () => false,
+        );
   const child = spawn(process.execPath, [mainJs, 'run', '--config', configFile], {
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', outputFd ?? 'pipe', outputFd ?? 'pipe'],
   });
   let output = '';
   const keep = (chunk: Buffer) => {
@@ -77,14 +93,14 @@ export async function startGateway(
     child.kill('SIGKILL');
   });
   const deadlineMs = performance.now() + timeoutMs;
-  while (!existsSync(portsFile)) {
+  while (!(await isReady())) {
     if (child.exitCode !== null || performance.now() > deadlineMs) {
       child.kill('SIGKILL');
       throw new Error(`the gateway did not become ready:\n${output}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  const ports = JSON.parse(readFileSync(portsFile, 'utf8')) as GatewayPorts;
+  const ports = JSON.parse(readyUrl === undefined ? readFileSync(portsFile, 'utf8') : '{}') as GatewayPorts;
   return {
     child,
     ports,

@@ -1,5 +1,6 @@
 // A publisher that never forgets what was acknowledged: the witness in every test about loss.
 
+import { randomBytes } from 'node:crypto';
 import { connect, type MqttClient } from 'mqtt';
 
 export interface Witness {
@@ -21,6 +22,8 @@ export interface WitnessOptions {
   readonly startMs: number;
   /** Pause after each message, 0 for as fast as the window lets. */
   readonly pauseMs?: number;
+  /** So many fields of 800 characters that do not compress go with each message, to fill a disk. */
+  readonly pads?: number;
 }
 
 /** Publishes `telemetry/load {seq, n}` at QoS 1 until stopped, through disconnects. */
@@ -37,13 +40,17 @@ export function startWitness(options: WitnessOptions): Witness {
   });
   // Refused connections while the gateway is down are the point of the exercise.
   client.on('error', () => undefined);
+  const padNames = Array.from({ length: options.pads ?? 0 }, (_, index) => `pad_${index}`);
   let sent = 0;
   let stopped = false;
   const publishNext = () => {
     if (stopped) return;
     sent += 1;
     const n = sent;
-    const payload = JSON.stringify({ n, value: n / 7, timestamp: options.startMs + n, boot: 1, seq: n });
+    const payload = JSON.stringify({
+      ...{ n, value: n / 7, timestamp: options.startMs + n, boot: 1, seq: n },
+      ...Object.fromEntries(padNames.map((name) => [name, randomBytes(600).toString('base64')])),
+    });
     const publish = (): void => {
       client.publish(topic, payload, { qos: 1 }, (error) => {
         if (error) {

@@ -53,14 +53,14 @@ export async function openLocalCa(options: LocalCaOptions): Promise<TlsIdentity>
   let ca = await readPair(folder, 'ca', log);
   if (ca === undefined) {
     ca = await issueCa(nowMs);
-    await writePair(folder, 'ca', ca);
+    await writePair(folder, 'ca', ca, log);
     log.debug({ event: 'tls-ca-made' });
   }
   let leaf = await readPair(folder, 'server', log);
   const reason = leaf === undefined ? 'missing' : renewalReason(leaf, ca, names, nowMs);
   if (leaf === undefined || reason !== undefined) {
     leaf = await issueLeaf(ca, names, nowMs);
-    await writePair(folder, 'server', leaf);
+    await writePair(folder, 'server', leaf, log);
     // At the first start this is no news, and the first line of the log is to name the ports.
     log[reason === 'missing' ? 'debug' : 'info']({ event: 'tls-certificate-made', reason });
   }
@@ -221,7 +221,12 @@ function isAddress(name: string): boolean {
 }
 
 /** The key first: a certificate without its key would be set aside at the next start, and that is the worst of it. */
-async function writePair(folder: string, name: string, pair: Issued): Promise<void> {
-  await replaceFile(join(folder, `${name}.key`), pair.key, 0o600);
-  await replaceFile(join(folder, `${name}.crt`), pair.certificate, 0o644);
+/** What a full disk does not take is used all the same, and made anew at the next start. */
+async function writePair(folder: string, name: string, pair: Issued, log: Log): Promise<void> {
+  try {
+    await replaceFile(join(folder, `${name}.key`), pair.key, 0o600);
+    await replaceFile(join(folder, `${name}.crt`), pair.certificate, 0o644);
+  } catch (error) {
+    log.error({ event: 'tls-files-unwritten', name, err: error }, 'Good until the next start');
+  }
 }
