@@ -32,9 +32,16 @@ export const writing: readonly Operation[] = [
   'fsync',
 ];
 
+function run(command: string, ...args: string[]): string {
+  return execFileSync(commandPath(command) ?? command, args, {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+}
+
 function succeeds(command: string, ...args: string[]): boolean {
   try {
-    execFileSync(commandPath(command) ?? command, args, { stdio: 'ignore' });
+    run(command, ...args);
     return true;
   } catch {
     return false;
@@ -73,8 +80,8 @@ export async function faultyMount(): Promise<FaultyMount> {
   writeFileSync(control, '');
   const program = join(parent, 'faulty-mount');
   const source = join(import.meta.dirname, 'faulty-mount.c');
-  const flags = execFileSync('pkg-config', ['fuse3', '--cflags', '--libs'], { encoding: 'utf8' });
-  execFileSync('gcc', ['-O1', '-Wall', source, '-o', program, ...flags.trim().split(/\s+/)]);
+  const flags = run('pkg-config', 'fuse3', '--cflags', '--libs');
+  run('gcc', '-O1', '-Wall', source, '-o', program, ...flags.trim().split(/\s+/));
   const child = spawn(program, [backing, control, folder, '-f'], { stdio: 'ignore' });
   onTestFinished(() => {
     succeeds('fusermount3', '-u', '-z', folder);

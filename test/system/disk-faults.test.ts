@@ -141,7 +141,7 @@ test.skipIf(!canHurtExt4() || !canMount())(
 );
 
 test.skipIf(cannotFail !== undefined)(
-  `one segment that cannot be written or read, and a LevelDB whose log fails: readings are taken all the same${needs}`,
+  `one segment that cannot be written, and a LevelDB whose log fails: readings are taken all the same${needs}`,
   { timeout: 150_000 },
   async () => {
     const disk = await faultyMount();
