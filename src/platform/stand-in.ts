@@ -2,6 +2,7 @@
 // can only be read. Promises: nothing on the disk is changed. Does not promise to keep anything: whoever uses it must
 // refuse what has to be kept.
 
+import { createHash } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, open, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,10 +15,18 @@ const copyBytesMax = 64 * 1024 * 1024;
 const freeBytesMin = 16 * 1024 * 1024;
 const freeInodesMin = 64;
 
-/** A new folder in memory, where there is a file system that is. */
-async function makeFolder(): Promise<string> {
-  const name = 'iotflow-stand-in-';
-  return await mkdtemp(join('/dev/shm', name)).catch(() => mkdtemp(join(tmpdir(), name)));
+/** A new folder in memory, in place of the one a start before this one may have left when it was killed. */
+async function makeFolder(directory: string): Promise<string> {
+  const name = `iotflow-stand-in-${createHash('sha256').update(directory).digest('hex').slice(0, 16)}`;
+  const folder = join('/dev/shm', name);
+  try {
+    await rm(folder, { recursive: true, force: true });
+    // Fails where somebody else has one of this name.
+    await mkdir(folder, { mode: 0o700 });
+    return folder;
+  } catch {
+    return await mkdtemp(join(tmpdir(), `${name}-`));
+  }
 }
 
 /**
@@ -32,7 +41,7 @@ export async function copyToMemory(directory: string): Promise<{ folder: string;
   if (!names.includes('CURRENT') || bytes > copyBytesMax) {
     throw new GatewayError('DATA_UNWRITABLE', `${directory} holds nothing to start with`);
   }
-  const folder = await makeFolder();
+  const folder = await makeFolder(directory);
   const remove = () => rm(folder, { recursive: true, force: true });
   try {
     const copy = join(folder, 'copy');
