@@ -9,6 +9,7 @@ import { pointClasses } from '../model/point.ts';
 import { GatewayError } from '../platform/errors.ts';
 import { answer, type Call, type Command, configOption, formatTable, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';
+import { type Damage, verifyLines, verifyRing } from './journal-verify.ts';
 import { type CallOperation, type OpenStored, withOperations } from './operator.ts';
 import { Progress } from './progress.ts';
 import { openStoredJournal } from './stored-journal.ts';
@@ -127,4 +128,31 @@ const exportCommand: Command = {
   },
 };
 
-export const journalCommands: readonly Command[] = [statCommand, exportCommand];
+const verifyCommand: Command = {
+  name: 'journal verify',
+  summary: 'Read all the journal holds; list what is damaged, and where',
+  options: { config: configOption, json: jsonOption },
+  details: 'Ends with 1 when something is. Nothing is taken or dropped.',
+  run: async (given) => {
+    const progress = new Progress(given, 'verified');
+    const count = (bytes: number): void => progress.add(bytes);
+    // Before anything opens the journal: an opening sets damage aside.
+    const { dataDir } = requireConfig(given).config;
+    const ring = await verifyRing(join(dataDir, 'journal'), count);
+    const lines = await use(given, (call) => verifyLines(call, count));
+    const damage = [...ring.damage, ...lines.damage];
+    const { segments, frames } = ring;
+    const text = [
+      `${frames} frames in ${segments} segments and ${lines.lines} waiting lines read`,
+      damage.length === 0 ? 'nothing is damaged' : formatTable(['WHERE', 'DAMAGE'], damage.map(rowOf)),
+    ].join('\n');
+    answer(given, { segments, frames, lines: lines.lines, damage }, text);
+    return damage.length === 0 ? 0 : 1;
+  },
+};
+
+function rowOf({ where, what }: Damage): readonly string[] {
+  return [where, what];
+}
+
+export const journalCommands: readonly Command[] = [statCommand, verifyCommand, exportCommand];
