@@ -9,8 +9,9 @@ import { join } from 'node:path';
 import { argv } from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../test/support/free-port.ts';
 import { emptyBacklog, fieldsPerLine, fillBacklog } from './backlog.ts';
-import { atExit, freePort, temporaryFolder, waitFor } from './children.ts';
+import { atExit, temporaryFolder, waitFor } from './children.ts';
 import {
   type Goal,
   type Latencies,

@@ -5,7 +5,8 @@ import { createServer } from 'node:net';
 import { argv } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { Aedes } from 'aedes';
-import { freePort, startChild, waitForPort } from '../children.ts';
+import { freePort } from '../../test/support/free-port.ts';
+import { startChild, waitForPort } from '../children.ts';
 import { leaveSubscriber } from './offline-subscriber.ts';
 import { openPublishers, type Peer, type RunningPeer } from './peer.ts';
 

@@ -3,15 +3,8 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import {
-  type Child,
-  freePort,
-  repositoryRoot,
-  runCommand,
-  startChild,
-  temporaryFolder,
-  waitFor,
-} from '../children.ts';
+import { freePort } from '../../test/support/free-port.ts';
+import { type Child, repositoryRoot, runCommand, startChild, temporaryFolder, waitFor } from '../children.ts';
 import type { Publisher } from '../mqtt-load.ts';
 import { type Peer, type RunningPeer, telemetryTopic } from './peer.ts';
 import { startVictoriaMetrics, victoriaMetricsMissing } from './victoria-metrics.ts';

@@ -4,7 +4,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { commandPath } from '../../test/support/debian.ts';
-import { freePort, startChild, waitForPort } from '../children.ts';
+import { freePort } from '../../test/support/free-port.ts';
+import { startChild, waitForPort } from '../children.ts';
 import { leaveSubscriber } from './offline-subscriber.ts';
 import { openPublishers, type Peer } from './peer.ts';
 

@@ -4,7 +4,8 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { commandPath } from '../../test/support/debian.ts';
-import { type Child, freePort, startChild, waitForPort } from '../children.ts';
+import { freePort } from '../../test/support/free-port.ts';
+import { type Child, startChild, waitForPort } from '../children.ts';
 import { leaveSubscriber } from './offline-subscriber.ts';
 import { openPublishers, type Peer } from './peer.ts';
 

@@ -1,7 +1,8 @@
 // A real time series database for the gateway to write to: VictoriaMetrics takes InfluxDB's v2 write API.
 
 import { commandPath } from '../../test/support/debian.ts';
-import { freePort, startChild, waitForPort } from '../children.ts';
+import { freePort } from '../../test/support/free-port.ts';
+import { startChild, waitForPort } from '../children.ts';
 
 export const victoriaMetricsMissing = (): string | undefined =>
   commandPath('victoria-metrics') === undefined ? 'Debian package victoria-metrics' : undefined;

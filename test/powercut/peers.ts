@@ -6,17 +6,11 @@ import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, type MqttClient } from 'mqtt';
-import {
-  type Child,
-  freePort,
-  repositoryRoot,
-  runCommand,
-  startChild,
-  waitForPort,
-} from '../../bench/children.ts';
+import { type Child, repositoryRoot, runCommand, startChild, waitForPort } from '../../bench/children.ts';
 import { rabbitmqAccount, rabbitmqMissing, spawnRabbitmq } from '../../bench/peers/rabbitmq.ts';
 import { stalledDiskMissing } from '../../bench/stalled-disk/stalled-disk.ts';
 import { commandPath } from '../support/debian.ts';
+import { freePort } from '../support/free-port.ts';
 import { gatewayReady, spawnGateway } from './gateway.ts';
 import { buildPowerDisk, mountPowerDisk, powerCutFolder } from './power-disk.ts';
 

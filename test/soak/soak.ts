@@ -11,17 +11,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { connect } from 'mqtt';
-import {
-  type Child,
-  freePort,
-  runCommand,
-  startChild,
-  temporaryFolder,
-  waitFor,
-} from '../../bench/children.ts';
+import { type Child, runCommand, startChild, temporaryFolder, waitFor } from '../../bench/children.ts';
 import { loopCardMissing, mountLoopCard } from '../../bench/loop-card.ts';
 import { seededRandom } from '../../src/simulator/random.ts';
 import { commandPath } from '../support/debian.ts';
+import { freePort } from '../support/free-port.ts';
 import { isSounding, makeLed } from '../support/led.ts';
 import { fakeClockPath, SoakGateway } from './gateway.ts';
 import { type ClockSetting, type Findings, reconcile } from './ledger.ts';

@@ -4,7 +4,8 @@
 import { connectAsync, type MqttClient } from 'mqtt';
 import { expect, onTestFinished } from 'vitest';
 import { FakeInflux } from '../../src/simulator/influx.ts';
-import { addDevice, freePort, type GatewayProcess, startGateway, writeConfig } from './gateway-process.ts';
+import { freePort } from './free-port.ts';
+import { addDevice, type GatewayProcess, startGateway, writeConfig } from './gateway-process.ts';
 import { isSounding, makeLed } from './led.ts';
 import { startWitness, type Witness } from './publisher.ts';
 import { tempFolder } from './temp.ts';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { Daemon } from './daemon.ts';
 import { commandPath } from './debian.ts';
-import { freePort } from './gateway-process.ts';
+import { freePort } from './free-port.ts';
 
 /** With one database, the bucket of the v2 path. Stopped and removed when the test is over. */
 export async function startInfluxDb1(database: string): Promise<InfluxDb1> {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { Daemon } from './daemon.ts';
 import { commandPath } from './debian.ts';
-import { freePort } from './gateway-process.ts';
+import { freePort } from './free-port.ts';
 
 /** One exported series. */
 export interface ExportedSeries {

@@ -9,14 +9,8 @@ import { gunzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
 import type { Journal } from '../../src/journal/journal.ts';
 import { seededRandom } from '../../src/simulator/random.ts';
-import {
-  addDevice,
-  freePort,
-  iotflow,
-  mainJs,
-  startGateway,
-  writeConfig,
-} from '../support/gateway-process.ts';
+import { freePort } from '../support/free-port.ts';
+import { addDevice, iotflow, mainJs, startGateway, writeConfig } from '../support/gateway-process.ts';
 import { openJournal } from '../support/journal.ts';
 import { startWitness } from '../support/publisher.ts';
 import { tempFolder } from '../support/temp.ts';

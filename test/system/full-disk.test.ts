@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { connectAsync } from 'mqtt';
 import { expect, test } from 'vitest';
 import { FakeInflux } from '../../src/simulator/influx.ts';
-
-import { addDevice, freePort, startGateway, writeConfig } from '../support/gateway-process.ts';
+import { freePort } from '../support/free-port.ts';
+import { addDevice, startGateway, writeConfig } from '../support/gateway-process.ts';
 import { isSounding, makeLed } from '../support/led.ts';
 import { startWitness } from '../support/publisher.ts';
 import { canMount, smallDisk } from '../support/small-disk.ts';

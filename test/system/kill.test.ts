@@ -4,7 +4,8 @@
 
 import { expect, test } from 'vitest';
 import { hasCommand } from '../support/debian.ts';
-import { addDevice, freePort, startGateway, writeConfig } from '../support/gateway-process.ts';
+import { freePort } from '../support/free-port.ts';
+import { addDevice, startGateway, writeConfig } from '../support/gateway-process.ts';
 import { startWitness } from '../support/publisher.ts';
 import { tempFolder } from '../support/temp.ts';
 import { startVictoriaMetrics } from '../support/victoria-metrics.ts';

@@ -3,8 +3,9 @@
 import { describe, expect, test } from 'vitest';
 import { FakeInflux } from '../../src/simulator/influx.ts';
 import { hasCommand } from '../support/debian.ts';
+import { freePort } from '../support/free-port.ts';
 import { connectDevice, openGateway } from '../support/gateway.ts';
-import { addDevice, freePort, startGateway, writeConfig } from '../support/gateway-process.ts';
+import { addDevice, startGateway, writeConfig } from '../support/gateway-process.ts';
 import { startWitness } from '../support/publisher.ts';
 import { tempFolder } from '../support/temp.ts';
 import { startVictoriaMetrics } from '../support/victoria-metrics.ts';
