@@ -118,6 +118,8 @@ export interface JournalDependencies {
    * lies in blocks waits (the store in this folder takes their place).
    */
   readonly readOnly?: { readonly blocks: string; readonly trouble: DiskTrouble };
+  /** The store of the blocks; default LevelDB in `blocks/`. */
+  readonly openBlockStore?: typeof LevelStore.open;
 }
 
 export interface JournalStats extends CommitterStats {
@@ -311,7 +313,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     assert(options.segmentBytes % 4096 === 0 && options.segmentBytes >= 16_384, 'BUG: segmentBytes');
     // First of all, because its lock keeps a second process away from the ring as well.
     const { readOnly } = dependencies;
-    const blockStore = await LevelStore.open(readOnly?.blocks ?? join(directory, 'blocks'), { log });
+    const openBlockStore = dependencies.openBlockStore ?? LevelStore.open;
+    const blockStore = await openBlockStore(readOnly?.blocks ?? join(directory, 'blocks'), { log });
     let ring: Ring | undefined;
     try {
       const opened = await Ring.open({

@@ -11,7 +11,7 @@ import { type Disk, systemDisk } from '../../src/platform/disk.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
-import type { Store } from '../../src/platform/store.ts';
+import type { Store, StoreWrite } from '../../src/platform/store.ts';
 
 /** Small enough that a few hundred points go once around. */
 export const smallRing = {
@@ -35,6 +35,8 @@ export async function openJournal(
     monotonicMs?: () => number;
     /** While it answers true, hot state cannot be checkpointed. */
     isStoreFull?: () => boolean;
+    /** Awaited before each write to the store of the blocks. */
+    beforeBlockWrite?: BeforeWrite;
   } = {},
 ): Promise<OpenJournal> {
   const log = createLog('silent');
@@ -46,6 +48,7 @@ export async function openJournal(
     clock: { ...systemClock(), ...(settings.monotonicMs && { monotonicMs: settings.monotonicMs }) },
     log,
     options: { ...smallRing, ...settings.options },
+    openBlockStore: async (...of) => guarded(await LevelStore.open(...of), settings.beforeBlockWrite),
   });
   return {
     journal,
@@ -55,6 +58,21 @@ export async function openJournal(
       await store.close();
     },
   };
+}
+
+type BeforeWrite = (writes: readonly StoreWrite[]) => Promise<void>;
+
+function guarded(store: LevelStore, beforeWrite: BeforeWrite = async () => undefined): LevelStore {
+  const room = store.room.bind(store);
+  store.room = (name) => {
+    const inner = room(name);
+    const write: typeof inner.write = async (writes) => {
+      await beforeWrite(writes);
+      await inner.write(writes);
+    };
+    return { ...inner, write };
+  };
+  return store;
 }
 
 function fillable(store: Store, isFull: () => boolean): Store {
