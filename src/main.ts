@@ -14,6 +14,7 @@ import { SdNotify } from './platform/sd-notify.ts';
 import { runCli } from './tools/cli.ts';
 import { demoCommand } from './tools/demo.ts';
 import { runCommand } from './tools/run.ts';
+import { simulateFleetCommand } from './tools/simulate-fleet.ts';
 import { simulateNodeCommand } from './tools/simulate-node.ts';
 import { standardOutput } from './tools/standard-output.ts';
 
@@ -58,7 +59,7 @@ const exitCode = await runCli(process.argv.slice(2), {
   stdout: standardOutput(),
   stderr: process.stderr,
   version,
-  commands: [runCommand(startGateway), demoCommand(version), simulateNodeCommand],
+  commands: [runCommand(startGateway), demoCommand(version), simulateNodeCommand, simulateFleetCommand],
 });
 // 1 already where the answer could not be written.
 process.exitCode ??= exitCode;

@@ -4,9 +4,9 @@
 import type { FieldValue } from '../model/point.ts';
 import type { Random } from './random.ts';
 
-export type NodeKind = 'meter' | 'leak-probe' | 'climate';
+export const nodeKinds = ['meter', 'leak-probe', 'climate', 'door-lock', 'camera'] as const;
 
-export const nodeKinds = ['meter', 'leak-probe', 'climate'] as const satisfies readonly NodeKind[];
+export type NodeKind = (typeof nodeKinds)[number];
 
 export interface Reading {
   readonly measurement: string;
@@ -16,9 +16,24 @@ export interface Reading {
 /** A sensor that remembers: a meter its total, a room its temperature. */
 export type Sensor = (elapsedMs: number) => Reading;
 
+/** What hands and commands do to a node, and its sensor shows. */
+export interface Surroundings {
+  isWet: boolean;
+  isLocked: boolean;
+}
+
 function round(value: number, digits: number): number {
   const scale = 10 ** digits;
   return Math.round(value * scale) / scale;
+}
+
+/** About a year from full to empty. */
+function battery(random: Random): (elapsedMs: number) => number {
+  let percent = 60 + random() * 40;
+  return (elapsedMs) => {
+    percent = Math.max(0, percent - elapsedMs / 315_000_000);
+    return round(percent, 1);
+  };
 }
 
 function meter(random: Random): Sensor {
@@ -39,34 +54,72 @@ function meter(random: Random): Sensor {
 }
 
 function climate(random: Random): Sensor {
+  const left = battery(random);
   let temperatureC = 19 + random() * 4;
   let humidityPercent = 40 + random() * 20;
-  return () => {
+  return (elapsedMs) => {
     temperatureC += (random() - 0.5) * 0.1;
     humidityPercent = Math.min(95, Math.max(20, humidityPercent + (random() - 0.5) * 0.5));
     return {
       measurement: 'climate',
-      fields: { temperature_c: round(temperatureC, 2), humidity_percent: round(humidityPercent, 1) },
+      fields: {
+        temperature_c: round(temperatureC, 2),
+        humidity_percent: round(humidityPercent, 1),
+        battery_percent: left(elapsedMs),
+      },
     };
   };
 }
 
-function leakProbe(random: Random, isWet: () => boolean): Sensor {
-  let batteryPercent = 80 + random() * 20;
+function leakProbe(random: Random, around: Surroundings): Sensor {
+  const left = battery(random);
+  return (elapsedMs) => ({
+    measurement: 'leak',
+    fields: { wet: around.isWet, battery_percent: left(elapsedMs) },
+  });
+}
+
+function doorLock(random: Random, around: Surroundings): Sensor {
+  const left = battery(random);
+  let openings = 0;
   return (elapsedMs) => {
-    batteryPercent = Math.max(0, batteryPercent - elapsedMs / 1e9);
-    return { measurement: 'leak', fields: { wet: isWet(), battery_percent: round(batteryPercent, 1) } };
+    // Somebody passes about every ten minutes, and only where it is not locked.
+    const isOpen = !around.isLocked && random() < elapsedMs / 600_000;
+    if (isOpen) openings += 1;
+    return {
+      measurement: 'lock',
+      fields: { locked: around.isLocked, open: isOpen, openings, battery_percent: left(elapsedMs) },
+    };
   };
 }
 
-/** `isWet` matters to leak probes alone. */
-export function createSensor(kind: NodeKind, random: Random, isWet: () => boolean): Sensor {
+function camera(random: Random): Sensor {
+  let recordedS = 0;
+  return (elapsedMs) => {
+    const hasMotion = random() < elapsedMs / 120_000;
+    if (hasMotion) recordedS += elapsedMs / 1000;
+    return {
+      measurement: 'camera',
+      fields: {
+        motion: hasMotion,
+        recorded_s: round(recordedS, 1),
+        bitrate_kbit_s: round(hasMotion ? 1800 + random() * 400 : 120 + random() * 30, 0),
+      },
+    };
+  };
+}
+
+export function createSensor(kind: NodeKind, random: Random, around: Surroundings): Sensor {
   switch (kind) {
     case 'meter':
       return meter(random);
     case 'climate':
       return climate(random);
     case 'leak-probe':
-      return leakProbe(random, isWet);
+      return leakProbe(random, around);
+    case 'door-lock':
+      return doorLock(random, around);
+    case 'camera':
+      return camera(random);
   }
 }

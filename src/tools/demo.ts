@@ -13,11 +13,13 @@ import { systemClock } from '../platform/clock.ts';
 import { GatewayError } from '../platform/errors.ts';
 import { createLog } from '../platform/log.ts';
 import { FakeInflux } from '../simulator/influx.ts';
-import { SimulatedNode } from '../simulator/node.ts';
+import { MqttLink } from '../simulator/mqtt-link.ts';
+import { SimulatedNode, type SimulatedNodeOptions } from '../simulator/node.ts';
 import { seededRandom } from '../simulator/random.ts';
 import type { NodeKind } from '../simulator/readings.ts';
 import type { Call, Command } from './command.ts';
 import { createDemoView, type DemoFigures, type DemoView } from './demo-view.ts';
+import { reconnectWait } from './simulation.ts';
 
 const story = {
   cutMs: 10_000,
@@ -99,18 +101,28 @@ class Demo {
     for (const [index, node] of nodes.entries()) {
       this.#nodes.push(
         SimulatedNode.start({
-          url: `mqtt://127.0.0.1:${this.#gateway.ports.mqtt}`,
-          topicRoot: 'iotflow',
-          deviceId: node.deviceId,
-          apiKey: await addDevice(this.#gateway, node),
           kind: node.kind,
           intervalMs: nodeIntervalMs,
           lossShare: 0,
           random: seededRandom(index + 1),
+          openLink: await this.#linkOf(node),
         }),
       );
     }
     this.tell(`${nodes.length} nodes connect over MQTT; each reading is on disk before its PUBACK`);
+  }
+
+  async #linkOf(node: (typeof nodes)[number]): Promise<SimulatedNodeOptions['openLink']> {
+    const password = await addDevice(this.#gateway, node);
+    return (onCommand) =>
+      MqttLink.open({
+        url: `mqtt://127.0.0.1:${this.#gateway.ports.mqtt}`,
+        topicRoot: 'iotflow',
+        deviceId: node.deviceId,
+        login: { username: node.deviceId, password },
+        reconnectWaitMs: reconnectWait(Math.random),
+        onCommand,
+      });
   }
 
   tell(text: string): void {

@@ -3,10 +3,20 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GatewayError } from '../platform/errors.ts';
+import { MqttLink } from '../simulator/mqtt-link.ts';
 import { SimulatedNode } from '../simulator/node.ts';
 import { seededRandom } from '../simulator/random.ts';
 import { type NodeKind, nodeKinds } from '../simulator/readings.ts';
 import { answer, type Call, type Command, jsonOption } from './command.ts';
+import {
+  latencyText,
+  number,
+  percentiles,
+  reconnectWait,
+  share,
+  stopRequested,
+  urlOf,
+} from './simulation.ts';
 
 const progressMs = 2000;
 /** What is still unacknowledged when the node stops gets this long. */
@@ -20,29 +30,6 @@ function required(call: Call, option: string): string {
   return value;
 }
 
-function number(call: Call, option: string, fallback: number, min: number, max: number): number {
-  const text = call.text(option);
-  if (text === undefined) return fallback;
-  const value = Number(text);
-  if (text.trim() === '' || !(value >= min && value <= max)) {
-    throw new GatewayError(
-      'ARGUMENT_INVALID',
-      `--${option}: expected a number from ${min} to ${max}, got "${text}"`,
-    );
-  }
-  return value;
-}
-
-/** `5%` or `0.05`. */
-function share(call: Call, option: string): number {
-  const text = call.text(option) ?? '0';
-  const value = text.endsWith('%') ? Number(text.slice(0, -1)) / 100 : Number(text);
-  if (!(value >= 0 && value <= 1)) {
-    throw new GatewayError('ARGUMENT_INVALID', `--${option}: expected 0% to 100%, got "${text}"`);
-  }
-  return value;
-}
-
 function kindOf(call: Call): NodeKind {
   const text = call.text('kind') ?? 'climate';
   const kind = nodeKinds.find((known) => known === text);
@@ -50,10 +37,6 @@ function kindOf(call: Call): NodeKind {
     throw new GatewayError('ARGUMENT_INVALID', `--kind: expected ${nodeKinds.join(', ')}, got "${text}"`);
   }
   return kind;
-}
-
-function percentile(sorted: readonly number[], fraction: number): number | undefined {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * fraction))];
 }
 
 export const simulateNodeCommand: Command = {
@@ -86,28 +69,33 @@ export const simulateNodeCommand: Command = {
     const caFile = call.text('ca');
     const intervalMs = number(call, 'interval', 1000, 1, 86_400_000);
     const durationS = number(call, 'duration', Number.POSITIVE_INFINITY, 0, 31_536_000);
-    const url = call.text('url') ?? 'mqtt://127.0.0.1:1883';
-    if (!URL.canParse(url)) throw new GatewayError('ARGUMENT_INVALID', `--url: expected a URL, got "${url}"`);
+    const url = urlOf(call, 'url') ?? 'mqtt://127.0.0.1:1883';
+    const deviceId = required(call, 'id');
+    const topicRoot = call.text('root') ?? 'iotflow';
+    const ca = caFile === undefined ? {} : { ca: readFileSync(caFile) };
     const node = SimulatedNode.start({
-      url,
-      topicRoot: call.text('root') ?? 'iotflow',
-      deviceId: required(call, 'id'),
-      apiKey,
       kind: kindOf(call),
       intervalMs,
       lossShare: share(call, 'loss'),
       random: seededRandom(number(call, 'seed', Date.now() % 2 ** 32, 0, 2 ** 32)),
-      ...(caFile === undefined ? {} : { ca: readFileSync(caFile) }),
+      openLink: (onCommand) =>
+        MqttLink.open({
+          url,
+          topicRoot,
+          deviceId,
+          login: { username: deviceId, password: apiKey },
+          reconnectWaitMs: reconnectWait(Math.random),
+          onCommand,
+          ...ca,
+        }),
     });
     node.setWet(call.flag('wet'));
 
-    const interrupted = new AbortController();
-    process.once('SIGINT', () => interrupted.abort());
-    process.once('SIGTERM', () => interrupted.abort());
+    const { signal } = stopRequested();
     const endMs = performance.now() + durationS * 1000;
-    while (!interrupted.signal.aborted && performance.now() < endMs) {
+    while (!signal.aborted && performance.now() < endMs) {
       const leftMs = Math.min(progressMs, endMs - performance.now());
-      await sleep(leftMs, undefined, { signal: interrupted.signal }).catch(() => undefined);
+      await sleep(leftMs, undefined, { signal }).catch(() => undefined);
       const { sent, acknowledged, connected, lastError } = node.figures();
       const trouble = connected ? '' : `  not connected${lastError === undefined ? '' : `: ${lastError}`}`;
       if (!call.flag('json')) call.stderr.write(`sent ${sent}  acknowledged ${acknowledged}${trouble}\n`);
@@ -115,14 +103,11 @@ export const simulateNodeCommand: Command = {
     await node.stop(drainMs);
 
     const { sent, acknowledged, lost, overflowed, lastError } = node.figures();
-    const sorted = [...node.ackLatenciesMs()].sort((a, b) => a - b);
-    const p50Ms = percentile(sorted, 0.5);
-    const p99Ms = percentile(sorted, 0.99);
-    const shown = (ms: number | undefined) => (ms === undefined ? '–' : `${ms.toFixed(1)} ms`);
+    const { p50Ms, p99Ms } = percentiles(node.ackLatenciesMs());
     answer(
       call,
       { sent, acknowledged, lost, overflowed, p50_ms: p50Ms, p99_ms: p99Ms, last_error: lastError },
-      `sent ${sent}, acknowledged ${acknowledged}, lost on the air ${lost}, acknowledgement p50 ${shown(p50Ms)}, p99 ${shown(p99Ms)}`,
+      `sent ${sent}, acknowledged ${acknowledged}, lost on the air ${lost}, acknowledgement p50 ${latencyText(p50Ms)}, p99 ${latencyText(p99Ms)}`,
     );
     return sent === acknowledged && overflowed === 0 ? 0 : 1;
   },
