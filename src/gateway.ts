@@ -62,6 +62,9 @@ import { wetRule } from './rules/wet.ts';
 import { HostHealth } from './sources/host/host-health.ts';
 import type { MqttLimits } from './sources/mqtt/limits.ts';
 import { MqttSource } from './sources/mqtt/mqtt-source.ts';
+import { Audit } from './users/audit.ts';
+import { auditOperations } from './users/audit-operations.ts';
+import { auditedOperations } from './users/audited-operations.ts';
 
 /** The gateway's own points and messages carry this device id; the registry refuses it to others. */
 const gatewayDeviceId = 'gateway';
@@ -306,8 +309,16 @@ async function start(
     lingerMaxMs: config.journal.ackDelayMaxMs,
   });
   onClose('wear', () => wear.stop());
+  const room = (name: string) => (standIn ? refusingWrites(state.room(name)) : state.room(name));
+  const audit = await Audit.open({
+    store: room('audit'),
+    time: dates,
+    wallMs: () => dates.wallMs(),
+    log: stageLog('audit'),
+  });
+  onClose('audit', () => audit.close());
   const registry = await Registry.open({
-    store: standIn ? refusingWrites(state.room('registry')) : state.room('registry'),
+    store: room('registry'),
     clock,
     randomBytes,
     witness: fileWitness(paths.registryWitness),
@@ -468,6 +479,7 @@ async function start(
     forwarder: forwarder.stats(),
     mqtt: mqtt.stats(),
     registry: registry.stats(),
+    audit: audit.stats(),
     backups: backups.stats(),
     rules: rules.stats(),
     alarms: { ...board.stats(), list: board.list() },
@@ -488,7 +500,7 @@ async function start(
   const ports: GatewayPorts = { ...mqtt.ports, http: api?.port };
 
   const status: Operation = async () => ({ health: healthOf(figures()), ports, figures: figures() });
-  const operations: Operations = new Map([
+  const plainOperations: Operations = new Map([
     ...deviceOperations(registry),
     ...alarmOperations(board),
     ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),
@@ -496,8 +508,10 @@ async function start(
     ...journalOperations(journal),
     ...backups.operations,
     ...(history ? historyOperations(history, clock) : []),
+    ...auditOperations(audit),
     ['gateway.status', status],
   ]);
+  const operations = auditedOperations(plainOperations, audit);
   // A disk that is full, or read-only, must not keep alarms from being heard: only commands go without.
   try {
     const control = await ControlSocket.open({

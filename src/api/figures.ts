@@ -18,6 +18,7 @@ import type { RegistryStats } from '../registry/registry.ts';
 import type { RulesStats } from '../rules/engine.ts';
 import type { HostHealthStats } from '../sources/host/host-health.ts';
 import type { MqttSource } from '../sources/mqtt/mqtt-source.ts';
+import type { AuditStats } from '../users/audit.ts';
 import type { Health, HealthReason } from './health.ts';
 import type { Labels, MetricFamily, Sample } from './metrics.ts';
 
@@ -35,6 +36,7 @@ export interface GatewayFigures {
   readonly forwarder: ForwarderStats;
   readonly mqtt: ReturnType<MqttSource['stats']>;
   readonly registry: RegistryStats;
+  readonly audit: AuditStats;
   readonly backups: BackupsStats;
   readonly rules: RulesStats;
   readonly alarms: AlarmBoardStats & { readonly list: readonly AlarmView[] };
@@ -485,6 +487,16 @@ function historyFamilies({ history }: GatewayFigures): MetricFamily[] {
   ];
 }
 
+function auditFamilies({ audit }: GatewayFigures): MetricFamily[] {
+  return [
+    gauge('audit_entries', 'Changes in the audit log.', audit.entries),
+    gauge('audit_bytes', 'What the audit log occupies.', audit.bytes),
+    counter('audit_dropped_total', 'Entries gone for being the oldest of too many.', audit.dropped),
+    counter('audit_damaged_total', 'Entries damaged or missing, found at start.', audit.damaged),
+    counter('audit_failures_total', 'Changes that could not be recorded.', audit.failed),
+  ];
+}
+
 export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
   const { version, gatewayId, uptimeMs, registry } = figures;
   return [
@@ -504,6 +516,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...hostFamilies(figures),
     ...backupFamilies(figures),
     ...historyFamilies(figures),
+    ...auditFamilies(figures),
   ];
 }
 

@@ -6,6 +6,7 @@ import { distance } from 'fastest-levenshtein';
 import type { Environment } from '../config/environment.ts';
 import { GatewayError } from '../platform/errors.ts';
 import { alarmCommands } from './alarms.ts';
+import { auditCommand } from './audit.ts';
 import { backupCommand } from './backup.ts';
 import { checkConfigCommand } from './check-config.ts';
 import type { Call, Command, CommandOption, Output } from './command.ts';
@@ -39,6 +40,7 @@ const operatorCommands: readonly Command[] = [
   ...fieldTypeCommands,
   ...historyCommands,
   statusCommand,
+  auditCommand,
   backupCommand,
   restoreCommand,
   doctorCommand,

@@ -12,6 +12,8 @@ import { settleExchange } from '../platform/exchange.ts';
 import { LevelStore } from '../platform/level-store.ts';
 import { createLog } from '../platform/log.ts';
 import type { Operations } from '../platform/operations.ts';
+import { auditedOperations } from '../users/audited-operations.ts';
+import { storedTrail } from './audit-trail.ts';
 
 const defaults = {
   /** Longer than the gateway's own limit for an operation. */
@@ -168,7 +170,8 @@ async function useStored<Result>(
   const exchanged = await settleExchange({ directory: config.dataDir, isData: isBackedUp, log });
   const state = await LevelStore.open(dataPaths(config.dataDir).state, { log }).finally(exchanged);
   try {
-    const { operations, close } = await openStored({ config, state });
+    const { operations: plain, close } = await openStored({ config, state });
+    const operations = auditedOperations(plain, storedTrail(state));
     try {
       return await use(async (operation, args) => {
         const run = operations.get(operation);
