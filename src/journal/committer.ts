@@ -378,6 +378,11 @@ export class Committer implements Appender {
     return Math.min(this.#framePayloadBytes / 4, this.#options.appendBytesMax);
   }
 
+  /** Once no alarm can come any more, the room kept for alarms is theirs: they have nowhere else to go. */
+  get #lazyClass(): 0 | 1 {
+    return this.#isClosed && !this.#queue.some((entry) => !isLazy(entry) && entry.class === 0) ? 0 : 1;
+  }
+
   get #framePayloadBytes(): number {
     return Math.min(framePayloadBytesMax, this.#ring.segmentBytes / framesPerSegmentMin);
   }
@@ -417,7 +422,7 @@ export class Committer implements Appender {
       const first = this.#queue[0];
       if (first === undefined) return false;
       const bytes = padded(headerBytes + first.bytes);
-      if (this.#ring.claim(bytes, isLazy(first) ? 1 : first.class)) return true;
+      if (this.#ring.claim(bytes, isLazy(first) ? this.#lazyClass : first.class)) return true;
       const isHopeful = this.#options.onNoRoom();
       if (isLazy(first)) {
         if (this.#letAlarmPass()) continue;
@@ -576,7 +581,7 @@ export class Committer implements Appender {
         // Written on in the reserve, others would take the room kept for alarms.
         const isAlarm = !isLazy(entry) && entry.class === 0;
         const end = offset + padded(bytes + entry.bytes);
-        if (isReserve && !isAlarm) {
+        if (isReserve && !isAlarm && !(isLazy(entry) && this.#lazyClass === 0)) {
           if (!isLazy(entry) && entry.class === 2) break;
           if (this.#ring.remainingBytes - end < this.#ring.alarmReserveBytes) break;
         }

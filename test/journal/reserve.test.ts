@@ -113,3 +113,27 @@ test('an alarm and its state find room in the same moment in which readings and 
   expect((await journal.get('alarm/1'))?.toString()).toBe('on');
   await close();
 });
+
+test('what was to be written lazily is kept by a clean stop, also where only the room for alarms is left', async () => {
+  const folder = tempFolder();
+  const first = await openJournal(folder, { isStoreFull: () => true });
+  await first.journal.write([
+    { key: 'big/1', value: Buffer.alloc(40_000) },
+    { key: 'k/1', value: Buffer.from('old') },
+  ]);
+  for (let isTaken = true; isTaken; ) {
+    isTaken = await append(first.journal, [1], 'event').then(
+      () => true,
+      () => false,
+    );
+  }
+  first.journal.writeLazily([
+    { key: 'k/1', value: undefined },
+    { key: 'k/2', value: Buffer.from('new') },
+  ]);
+  await first.close();
+  const second = await openJournal(folder);
+  expect(await second.journal.get('k/1')).toBeUndefined();
+  expect((await second.journal.get('k/2'))?.toString()).toBe('new');
+  await second.close();
+});
