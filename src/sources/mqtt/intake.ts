@@ -202,6 +202,8 @@ export class Intake {
   ): void {
     const { sessions, sessionLog, clock } = this.#options;
     const messageId = packet.messageId ?? 0;
+    // Its subscribers see it for the first time [MQTT-3.3.1-3].
+    packet.dup = false;
     const prepared = sessions.prepare(packet, connection.client.id);
     let mark: LogWrite | undefined;
     if (packet.qos === 2) {

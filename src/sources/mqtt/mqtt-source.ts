@@ -352,7 +352,7 @@ export class MqttSource {
     const { client, guard } = connection;
     const { conn } = client;
     const reasonCode = offenceReasonCodes[offence];
-    const farewell = farewellTo(guard.version, client.connected, offence, reasonCode);
+    const farewell = farewellTo(guard, client.connected, offence, reasonCode);
     // Not within aedes' read: good packets ahead of the offence are still being handled.
     setImmediate(() => {
       conn.end(farewell, () => conn.destroy());
@@ -529,6 +529,9 @@ export class MqttSource {
     if (connection.account === undefined) return false;
     // A second subscription with a higher QoS delivers it; the client is to get it once.
     if (packet.qos > 0 && session?.byCounter.has(packet.brokerCounter ?? 0) === true) return false;
+    // [MQTT-3.3.5-1]
+    if (packet.qos > 0 && connection.filters.size > 1 && grantedQos(connection.client, packet.topic) > 0)
+      return false;
     if (!outflow.isFull) return true;
     this.#counts.droppedQos0 += 1;
     return false;
@@ -604,11 +607,15 @@ function grantedQos(client: BrokerClient, topic: string): number {
 }
 
 /** CONNACK or DISCONNECT with the reason; nothing where the protocol has no such answer. */
-function farewellTo(version: number, connected: boolean, offence: Offence, reasonCode: number): Buffer {
+function farewellTo(guard: PacketGuard, connected: boolean, offence: Offence, reasonCode: number): Buffer {
+  const { version, announcedVersion } = guard;
   // [MQTT-3.1.2-2]
   if (offence === 'protocol-version') return Buffer.from([0x20, 2, 0, 1]);
   if (version === 5 && connected) return Buffer.from([0xe0, 2, reasonCode, 0]);
-  return Buffer.alloc(0);
+  if (version !== 0) return Buffer.alloc(0);
+  // [MQTT-3.1.4-1 of version 5]; 3.1.1 knows a word for the client id alone [MQTT-3.1.3-9].
+  if (announcedVersion === 5) return Buffer.from([0x20, 3, 0, reasonCode, 0]);
+  return offence === 'client-id' ? Buffer.from([0x20, 2, 0, 2]) : Buffer.alloc(0);
 }
 
 function publishTo(broker: Broker, packet: object): Promise<void> {

@@ -39,6 +39,7 @@ export class PacketGuard {
   #offence: Offence | undefined;
   /** Protocol level of the CONNECT; 0 until it came. */
   #version = 0;
+  #announcedVersion = 0;
   #ended = false;
   #held: Buffer | undefined;
   #heldBytes = 0;
@@ -55,6 +56,11 @@ export class PacketGuard {
   /** 3, 4 or 5 once a CONNECT passed, 0 before. */
   get version(): number {
     return this.#version;
+  }
+
+  /** What a CONNECT said of its level, also one that was refused; tells in which form to answer. */
+  get announcedVersion(): number {
+    return this.#announcedVersion;
   }
 
   get heldBytes(): number {
@@ -176,6 +182,7 @@ export class PacketGuard {
     switch (type) {
       case 1: {
         if (this.#version !== 0) return 'protocol-error';
+        this.#announcedVersion = announcedVersion(bytes, at, end);
         const result = checkConnect(bytes, at, end, this.#limits);
         if (typeof result === 'string') return result;
         this.#version = result;
@@ -251,6 +258,11 @@ function checkPublish(
 
 function hasPacketId(bytes: Buffer, at: number, end: number): boolean {
   return at + 2 <= end && ((bytes[at] as number) | (bytes[at + 1] as number)) !== 0;
+}
+
+function announcedVersion(bytes: Buffer, start: number, end: number): number {
+  const nameEnd = fieldEnd(bytes, start, end);
+  return nameEnd < 0 || nameEnd >= end ? 0 : (bytes[nameEnd] as number);
 }
 
 function checkConnect(bytes: Buffer, start: number, end: number, limits: GuardLimits): Offence | number {
@@ -354,12 +366,17 @@ function checkFilters(
     if (!isTopicFilter(filter) || filter.split('/').length > limits.topicLevels) return 'topic-invalid';
     // The broker collects a SUBSCRIBE's filters in a plain object; this one would become its prototype.
     if (filter === '__proto__') return 'topic-invalid';
+    const isShared = version === 5 && filter.startsWith('$share/');
+    // [MQTT-4.8.2-1, -2]
+    if (isShared && !/^\$share\/[^/+#]+\/./su.test(filter)) return 'topic-invalid';
     if (!subscribing) continue;
     if (at >= end) return 'malformed';
     const options = bytes[at] as number;
     at += 1;
     if ((options & 3) === 3 || (options & (version === 5 ? 0xc0 : 0xfc)) !== 0) return 'malformed';
     if ((options & 0x30) === 0x30) return 'protocol-error';
+    // [MQTT-3.8.3-4]
+    if (isShared && (options & 4) !== 0) return 'protocol-error';
   }
   return undefined;
 }
@@ -414,10 +431,12 @@ properties[0x27] = { kind: 'positive-u32', places: inConnect };
 /** Thousands of user properties in one packet only burn time. */
 const userPropertiesMax = 32;
 
+/** 0 when it does not fit, or has more bytes than its value needs [MQTT-1.5.5-1]. */
 function varintBytes(bytes: Buffer, at: number, end: number): number {
   for (let index = 0; index < 4; index += 1) {
     if (at + index >= end) return 0;
-    if ((bytes[at + index] as number) < 0x80) return index + 1;
+    const byte = bytes[at + index] as number;
+    if (byte < 0x80) return byte === 0 && index > 0 ? 0 : index + 1;
   }
   return 0;
 }
