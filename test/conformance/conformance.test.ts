@@ -58,27 +58,27 @@ test('what is expected to fail is a case', () => {
   );
 });
 
-test.skipIf(!withPeers)(
-  'mosquitto is put to the same list, and the page is written',
-  { timeout: 300_000 },
-  async () => {
-    const mosquitto = await openMosquitto(cases.map(accountOf));
-    const theirs = await runAll(mosquitto, cases);
-    await mosquitto.close();
-    const figures: Figures = { gateway: {}, mosquitto: {} };
-    for (const { level } of levels) {
-      const own = cases.filter((each) => each.level === level);
-      const wrong = (of: Map<string, Outcome>) =>
-        own.filter((each) => of.get(accountOf(each))?.error !== undefined).map(({ name }) => name);
-      figures.gateway[level] = { cases: own.length, wrong: wrong(outcomes) };
-      figures.mosquitto[level] = { cases: own.length, wrong: wrong(theirs) };
-    }
-    writeFileSync(figuresFile, `${JSON.stringify(figures, undefined, 2)}\n`);
-    writeFileSync(pageFile, page(figures));
-  },
-);
+async function measurePeers(): Promise<void> {
+  const mosquitto = await openMosquitto(cases.map(accountOf));
+  const theirs = await runAll(mosquitto, cases);
+  await mosquitto.close();
+  const figures: Figures = { gateway: {}, mosquitto: {} };
+  for (const { level } of levels) {
+    const own = cases.filter((each) => each.level === level);
+    const wrong = (of: Map<string, Outcome>) =>
+      own.filter((each) => of.get(accountOf(each))?.error !== undefined).map(({ name }) => name);
+    figures.gateway[level] = { cases: own.length, wrong: wrong(outcomes) };
+    figures.mosquitto[level] = { cases: own.length, wrong: wrong(theirs) };
+  }
+  writeFileSync(figuresFile, `${JSON.stringify(figures, undefined, 2)}\n`);
+  writeFileSync(pageFile, page(figures));
+}
 
-test.skipIf(withPeers)('docs/mqtt-conformance.md is what the list says', () => {
+test('docs/mqtt-conformance.md is what the list says', { timeout: 300_000 }, async () => {
+  if (withPeers) await measurePeers();
   const figures = JSON.parse(readFileSync(figuresFile, 'utf8')) as Figures;
+  for (const { level } of levels) {
+    expect(figures.gateway[level]?.cases).toBe(cases.filter((each) => each.level === level).length);
+  }
   expect(readFileSync(pageFile, 'utf8')).toBe(page(figures));
 });
