@@ -389,6 +389,7 @@ async function start(
       batchPoints: influx.batchPoints,
       flushIntervalMs: influx.flushIntervalMs,
       requestTimeoutMs: influx.timeoutMs,
+      drainJitterMs: influx.drainJitterMs,
     },
   });
   onClose('forwarder', () => forwarder.close({ deadlineMs: stageDeadlineMs / 2 }));

@@ -5,6 +5,7 @@
 import { hostname } from 'node:os';
 import * as v from 'valibot';
 import { deviceIdPattern } from '../model/topic.ts';
+import { gatewayIdFrom, machineMark } from './gateway-id.ts';
 
 /** What the loader must know of a setting beyond its type. */
 export interface SettingNotes {
@@ -87,22 +88,11 @@ const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const
 const serialPath = pattern('a path that starts with /', /^\/[^\p{Cc}]{1,4095}$/u);
 const serialPortsExpected = 'auto, or a list of paths that start with /';
 
-/** The host name as a gateway id: the same grammar as device ids. */
-export function gatewayIdFrom(hostName: string): string {
-  const id = hostName
-    .toLowerCase()
-    .replace(/\..*$/, '')
-    .replace(/[^a-z0-9_-]+/g, '-')
-    .replace(/^[^a-z0-9]+|-+$/g, '')
-    .slice(0, 64);
-  return id === '' ? 'gateway' : id;
-}
-
 export const configSchema = v.object({
   version: v.optional(v.literal(1, '1, the only version there is'), 1),
   gateway_id: v.optional(
     pattern('1 to 64 characters of a-z, 0-9, - and _, the first a letter or digit', deviceIdPattern),
-    () => gatewayIdFrom(hostname()),
+    () => gatewayIdFrom(hostname(), machineMark()),
   ),
   data_dir: v.optional(path, 'data'),
   topic_root: v.optional(
@@ -172,6 +162,7 @@ export const configSchema = v.object({
     batch_points: wholeNumber(1, 100_000, 5_000),
     flush_interval_ms: wholeNumber(10, 3_600_000, 1_000),
     timeout_ms: wholeNumber(100, 600_000, 10_000),
+    drain_jitter_ms: wholeNumber(0, 3_600_000, 30_000),
   }),
   flume: v.object({
     base_url: v.optional(url, 'https://api.flumewater.com'),

@@ -35,6 +35,8 @@ export interface ForwarderOptions {
   readonly retryMaxMs: number;
   /** Wait between tries while only a person can mend it: a wrong token, a missing bucket. */
   readonly pausedRetryMs: number;
+  /** Longest wait of the backlog after an outage (`influx.drain_jitter_ms`); a tenth of a shorter one. */
+  readonly drainJitterMs: number;
   /** Requests to isolate one batch at full speed; beyond that they are paced and the lane goes on beside them. */
   readonly isolationRequestsMax: number;
   readonly isolationPaceMs: number;
@@ -54,6 +56,7 @@ const defaults: ForwarderOptions = {
   retryMinMs: 1000,
   retryMaxMs: 60_000,
   pausedRetryMs: 30_000,
+  drainJitterMs: 30_000,
   isolationRequestsMax: 64,
   isolationPaceMs: 250,
   pacedIsolationsMax: 2,
@@ -64,6 +67,9 @@ const laneOrder: readonly Lane[] = ['urgent', 'fresh', 'backlog'];
 // one request in ten, thirty questions in a row would hardly ever all be answered.
 const isolationTries = 5;
 const refusedLogIntervalMs = 60_000;
+// Of an outage, at most, before the backlog drains: nobody minds a tenth more, and a street of gateways that lost
+// their provider at the same instant does not send months of readings from the same instant on.
+const drainWaitShare = 0.1;
 // That many questions without a single point taken, and a suspicious refusal is not about points.
 const suspiciousRequestsMax = 40;
 // Requests never shrink below this because of timeouts.
@@ -164,6 +170,8 @@ export class Forwarder {
   #backlogInFlight = 0;
   #pacedIsolations = 0;
   #freshHeldPoints = 0;
+  /** When the backlog may drain after an outage, monotonic. */
+  #drainFromMs = 0;
   #pointsMax: number;
   #acceptedInARow = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -305,6 +313,10 @@ export class Forwarder {
     if (this.#freshInFlight === 0) {
       if (this.#mayHave('urgent')) this.#start('urgent');
       else if (this.#isFreshDue()) this.#start('fresh');
+    }
+    if (this.#clock.monotonicMs() < this.#drainFromMs) {
+      this.#wakeAt(this.#drainFromMs);
+      return;
     }
     while (this.#backlogInFlight < this.#options.backlogInFlightMax && this.#mayHave('backlog')) {
       this.#start('backlog');
@@ -643,8 +655,10 @@ export class Forwarder {
   #uplinkWorks(isProbe: boolean): void {
     // An answer to a request sent before the failure says nothing about now.
     if (this.#down === undefined || !isProbe) return;
-    const downMs = Math.round(this.#clock.monotonicMs() - this.#down.sinceMs);
+    const now = this.#clock.monotonicMs();
+    const downMs = Math.round(now - this.#down.sinceMs);
     this.#down = undefined;
+    this.#drainFromMs = now + this.#random() * Math.min(this.#options.drainJitterMs, downMs * drainWaitShare);
     this.#log.info({ event: 'uplink-returned', downMs }, 'InfluxDB takes points again');
     this.#spool.uplinkReturned();
     this.#freshSinceMs = undefined;

@@ -6,8 +6,9 @@ import { dump } from 'js-yaml';
 import { describe, expect, test } from 'vitest';
 import { type Environment, variableOf } from '../../src/config/environment.ts';
 import { formatFault } from '../../src/config/fault.ts';
+import { gatewayIdFrom, machineMark } from '../../src/config/gateway-id.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { gatewayIdFrom, settings } from '../../src/config/schema.ts';
+import { settings } from '../../src/config/schema.ts';
 import { tempFolder } from '../support/temp.ts';
 
 function configOf(text: string, env: Environment = {}) {
@@ -29,7 +30,7 @@ describe('a good configuration', () => {
     expect(config.mqtt.lanPlaintext).toBe(false);
     expect(config.journal.maxBytes).toBe(2 * 1024 ** 3);
     expect(config.influx.url).toBeUndefined();
-    expect(config.gatewayId).toBe(gatewayIdFrom(hostname()));
+    expect(config.gatewayId).toBe(gatewayIdFrom(hostname(), machineMark()));
     expect(config.dataDir).toBe(resolve('data'));
   });
 
@@ -63,7 +64,29 @@ describe('a good configuration', () => {
     ['_x', 'x'],
     [`${'a'.repeat(80)}`, 'a'.repeat(64)],
   ])('calls the gateway of host %j %j', (host, id) => {
-    expect(gatewayIdFrom(host)).toBe(id);
+    expect(gatewayIdFrom(host, undefined)).toBe(id);
+  });
+
+  test('tells gateways of the same host name apart by their boards, then by their installations', () => {
+    const folder = tempFolder();
+    const file = (name: string, content: string): string => {
+      writeFileSync(join(folder, name), content);
+      return join(folder, name);
+    };
+    const board = file('serial-number', '10000000a1b2c3d4\0');
+    const other = file('other-serial-number', '10000000a1b2c3d5\0');
+    const machine = file('machine-id', '3d1219c7c4c5404aaa1f6d2a48adfda4\n');
+    const id = (...paths: string[]): string => gatewayIdFrom('raspberrypi', machineMark(paths));
+    expect(id(board, machine)).toMatch(/^raspberrypi-[0-9a-f]{6}$/);
+    expect(id(board, machine)).toBe(id(board));
+    expect(id(board)).not.toBe(id(other));
+    expect(id(join(folder, 'none'), machine)).toBe(id(machine));
+    expect(id(machine)).not.toBe(id(board));
+    expect(id(machine)).not.toContain('3d1219');
+    expect(id(file('none-yet', 'uninitialized\n'), file('emulated', '0000000000000000\0'))).toBe(
+      'raspberrypi',
+    );
+    expect(gatewayIdFrom('a'.repeat(80), machineMark([board]))).toHaveLength(64);
   });
 });
 
@@ -244,6 +267,7 @@ describe('the environment', () => {
       batchPoints: 500,
       flushIntervalMs: 10_000,
       timeoutMs: 3_000,
+      drainJitterMs: 30_000,
     });
     expect(config.flume).toMatchObject({ clientId: 'id', clientSecret: 's', username: 'u', password: 'p' });
     expect(config.voicemonkey).toMatchObject({ token: 'm', device: 'd' });

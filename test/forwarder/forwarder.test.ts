@@ -148,6 +148,43 @@ describe('Forwarder', () => {
     expect(Math.round(nextTryMs / 60_000)).toBe(20);
   });
 
+  test('after an outage of an hour the backlog of each gateway waits for a chance of its own, fresh points do not', async () => {
+    const influx = await startInflux();
+    const spool = new MemorySpool();
+    let skippedMs = 0;
+    const clock = { ...systemClock(), monotonicMs: () => systemClock().monotonicMs() + skippedMs };
+    const forwarder = Forwarder.start({
+      spool,
+      target: { url: influx.url, token, org: 'home', bucket: 'water' },
+      clock,
+      random: () => 0.5,
+      log: createLog('silent'),
+      options: { ...quick, drainJitterMs: 60_000 },
+    });
+    open.forwarder = forwarder;
+    influx.outage(true);
+    spool.add('fresh', makeLines(10));
+    await until(() => forwarder.stats().state === 'retrying');
+    addBlock(spool, makeLines(100));
+    skippedMs = 3_600_000;
+    influx.outage(false);
+    spool.add('fresh', makeLines(1));
+    await until(() => spool.returns === 1);
+    spool.add('fresh', makeLines(5));
+    await until(() => spool.pending().fresh === 0);
+    expect(spool.pending().backlog).toBe(100);
+
+    // Half of the sixty seconds, because chance said so.
+    skippedMs += 29_000;
+    spool.add('fresh', makeLines(5));
+    await until(() => spool.pending().fresh === 0);
+    expect(spool.pending().backlog).toBe(100);
+    skippedMs += 1_000;
+    spool.add('fresh', makeLines(5));
+    await until(() => spool.total === 0);
+    expect(influx.count).toBe(126);
+  });
+
   test('while the uplink is down one probe at a time knocks', async () => {
     const influx = await startInflux();
     const spool = new MemorySpool();
