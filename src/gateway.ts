@@ -14,10 +14,13 @@ import { dirname, join } from 'node:path';
 import { AlarmBoard, type AlarmChange } from './alarms/board.ts';
 import { buzzer } from './alarms/buzzer.ts';
 import { operations as alarmOperations } from './alarms/operations.ts';
+import { deviceKeys } from './api/access.ts';
 import { Api } from './api/api.ts';
 import { ControlSocket } from './api/control-socket.ts';
 import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts';
 import type { Health } from './api/health.ts';
+import { alarmRoutes } from './api/routes/alarms.ts';
+import { gatewayRoutes } from './api/routes/gateway.ts';
 import { Backups } from './backup/backups.ts';
 import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
@@ -494,6 +497,10 @@ async function start(
         port: config.http.port,
         health: () => healthOf(figures()),
         metrics: () => metricFamilies(figures()),
+        routes: [...alarmRoutes(board), ...gatewayRoutes(figures)],
+        authenticate: deviceKeys(registry),
+        audit,
+        lanPlaintext: config.http.lanPlaintext,
         log: stageLog('api'),
       })
     : undefined;

@@ -1,16 +1,24 @@
-// The HTTP side of the gateway; so far /health and /metrics. Promises: only requests meant for this machine are
-// answered, nothing a client sends grows beyond its limit, and every answer that is not one of the pages is JSON
-// with a code. Listens on loopback unless told otherwise.
+// The HTTP side of the gateway: the routes it is handed. Promises: only requests meant for this machine are answered;
+// who may not ask a route is told so before the body is read; a handler sees only input its schemas took; nothing a
+// client sends grows beyond its limit; every refusal is JSON with a code. Listens on loopback unless told otherwise.
 
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
-import { type FastifyInstance, type FastifyReply, fastify } from 'fastify';
+import type { TLSSocket } from 'node:tls';
+import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
-import { answerHealth, type Health } from './health.ts';
+import type { AuditTrail } from '../users/audit.ts';
+import { type Authenticate, denial, isCrossSite, isLocal, keyOf } from './access.ts';
+import type { Health } from './health.ts';
 import { isOwnHost } from './host-header.ts';
-import { type MetricFamily, metricsContentType, renderMetrics } from './metrics.ts';
+import { checkInput } from './input.ts';
+import { parseJson, parseText } from './json-body.ts';
+import type { MetricFamily } from './metrics.ts';
+import { isForClient, refusal } from './refusal.ts';
+import { type Answer, actorOf, type Caller, type Route, type RouteRequest } from './route.ts';
+import { pageRoutes } from './routes/pages.ts';
 
 const limits = {
   bodyBytesMax: 64 * 1024,
@@ -33,6 +41,13 @@ export interface ApiOptions {
   readonly metrics: () => readonly MetricFamily[];
   /** Further names this machine is reached by, besides its host name, `{host name}.local` and addresses. */
   readonly hostNames?: readonly string[];
+  readonly routes?: readonly Route[];
+  /** Without, nobody has a key. */
+  readonly authenticate?: Authenticate;
+  /** Other machines may ask every route without TLS. Default: only those that need no key. */
+  readonly lanPlaintext?: boolean;
+  /** Told of what was changed, by the routes that have `audit`. */
+  readonly audit?: AuditTrail;
   readonly log: Log;
 }
 
@@ -46,10 +61,6 @@ interface Counts {
 
 export type ApiStats = Readonly<Counts>;
 
-function errorBody(code: string, message: string) {
-  return { error: { code, message } };
-}
-
 /** Bytes that are no HTTP request, or one whose header never ends: answered on the bare socket. */
 function answerClientError(error: Error, socket: Socket): void {
   if (!socket.writable || errorCode(error) === 'ECONNRESET') {
@@ -61,13 +72,13 @@ function answerClientError(error: Error, socket: Socket): void {
     ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
   };
   const status = statuses[errorCode(error) ?? ''] ?? '400 Bad Request';
-  const body = JSON.stringify(errorBody('HTTP_INVALID', status.slice(4)));
+  const body = JSON.stringify(refusal('HTTP_INVALID', status.slice(4)).body);
   const head = `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close`;
   socket.end(`HTTP/1.1 ${status}\r\n${head}\r\n\r\n${body}`, () => socket.destroy());
 }
 
 function noSchema(): never {
-  assert.fail('BUG: a page has a schema, and the API was told that none has');
+  assert.fail('BUG: fastify has a schema, and was told that there is none');
 }
 
 export class Api {
@@ -105,24 +116,19 @@ export class Api {
         counts.refused += 1;
         answerClientError(error, socket);
       },
-      // No page has a schema yet; naming compilers keeps fastify from loading its own, ajv among them: some 6 MB.
+      // Schemas are held against the input in input.ts; naming compilers keeps fastify from loading its own, ajv among them: some 6 MB.
       schemaController: { compilersFactory: { buildValidator: noSchema, buildSerializer: noSchema } },
       routerOptions: { maxParamLength: limits.pathCharactersMax },
       // Else a path that cannot be decoded is answered in fastify's own form.
       frameworkErrors: (_error, _request, reply: FastifyReply) => {
         counts.refused += 1;
-        void reply.code(400).send(errorBody('PATH_INVALID', 'the path cannot be decoded'));
+        void send(reply, refusal('PATH_INVALID', 'the path cannot be decoded, or a name in it is too long'));
       },
     });
     app.server.maxConnections = limits.connectionsMax;
     const api = new Api(app, options, counts);
     api.#guard();
-    api.#page('/health', () => answerHealth(options.health()));
-    api.#page('/metrics', () => ({
-      statusCode: 200,
-      type: metricsContentType,
-      body: renderMetrics(options.metrics()),
-    }));
+    api.#register([...pageRoutes(options), ...(options.routes ?? [])]);
     const host = options.host ?? '127.0.0.1';
     try {
       await app.listen({ host, port: options.port });
@@ -157,49 +163,163 @@ export class Api {
   }
 
   #guard(): void {
+    // Bodies are parsed by what their route takes; until then they are bytes.
+    this.#app.removeAllContentTypeParsers();
+    this.#app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
     this.#app.addHook('onRequest', async (request, reply) => {
       this.#counts.requests += 1;
       reply.header('x-content-type-options', 'nosniff').header('cache-control', 'no-store');
       if (isOwnHost(request.headers.host, this.#names)) return;
       // 421: this server is not the one the name stands for (RFC 9110 §15.5.20).
-      await reply.code(421).send(errorBody('HOST_UNKNOWN', 'the Host header names another machine'));
+      await send(reply, refusal('HOST_UNKNOWN', 'the Host header names another machine'));
     });
     this.#app.addHook('onResponse', async (_request, reply) => {
       if (reply.statusCode >= 400 && reply.statusCode < 500) this.#counts.refused += 1;
     });
     this.#app.setNotFoundHandler(async (request, reply) => {
       const [path = ''] = request.url.split('?');
-      await reply.code(404).send(errorBody('NOT_FOUND', `there is nothing at ${path.slice(0, 100)}`));
-    });
-    this.#app.setErrorHandler(async (error, _request, reply) => {
-      const status = (error as { statusCode?: unknown }).statusCode;
-      if (typeof status === 'number' && status >= 400 && status < 500) {
-        await reply.code(status).send(errorBody(errorCode(error) ?? 'REQUEST_INVALID', String(error)));
+      if (!this.#app.supportedMethods.includes(request.method)) {
+        await send(reply, refusal('METHOD_UNSUPPORTED', `nothing here knows ${request.method}`));
         return;
       }
-      this.#counts.failed += 1;
-      this.#options.log.error({ event: 'api-request-failed', err: error }, 'a page could not be made');
-      await reply.code(500).send(errorBody('INTERNAL', 'the gateway could not answer; its log says why'));
+      await send(reply, refusal('NOT_FOUND', `there is nothing at ${path.slice(0, 100)}`));
+    });
+    this.#app.setErrorHandler(async (error, request, reply) => {
+      await send(reply, this.#refusalOf(error, request));
     });
   }
 
-  /** A page to read: GET and HEAD; every other method is told so. */
-  #page(url: string, make: () => { statusCode: number; type?: string; body: unknown }): void {
-    this.#app.get(url, async (_request, reply) => {
-      const { statusCode, type, body } = make();
-      if (type !== undefined) reply.type(type);
-      return reply.code(statusCode).send(body);
-    });
-    const others = this.#app.supportedMethods.filter((method) => method !== 'GET' && method !== 'HEAD');
+  #refusalOf(error: unknown, request: FastifyRequest): Answer {
+    if (error instanceof GatewayError && isForClient(error.code)) return refusal(error.code, error.message);
+    const status = (error as { statusCode?: unknown }).statusCode;
+    if (status === 413) return refusal('BODY_TOO_LARGE', 'the body is larger than this route takes');
+    if (typeof status === 'number' && status >= 400 && status < 500) {
+      return { ...refusal('REQUEST_INVALID', String(error)), status };
+    }
+    this.#counts.failed += 1;
+    const { method, routeOptions } = request;
+    this.#options.log.error(
+      { event: 'api-request-failed', err: error, method, path: routeOptions.url },
+      'A request could not be answered',
+    );
+    return refusal('INTERNAL', 'the gateway could not answer; its log says why');
+  }
+
+  #register(routes: readonly Route[]): void {
+    const methodsOf = new Map<string, string[]>();
+    for (const route of routes) {
+      const url = route.path.replaceAll(/\{([a-z_]+)\}/g, ':$1');
+      methodsOf.set(url, [...(methodsOf.get(url) ?? []), route.method]);
+      this.#serve(url, route);
+    }
+    for (const [url, methods] of methodsOf) {
+      const allowed = methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
+      this.#app.route({
+        method: this.#app.supportedMethods.filter((method) => !allowed.split(', ').includes(method)),
+        url,
+        // Before the body is looked at: what it holds does not matter.
+        onRequest: async (_request, reply) => {
+          const { headers, ...refused } = refusal('METHOD_NOT_ALLOWED', `this takes ${allowed}`);
+          await send(reply, { ...refused, headers: { ...headers, allow: allowed } });
+        },
+        handler: async () => undefined,
+      });
+    }
+  }
+
+  #serve(url: string, route: Route): void {
+    const callers = new WeakMap<FastifyRequest, Caller>();
     this.#app.route({
-      method: others,
+      method: route.method,
       url,
-      // Before the body is looked at: what it holds does not matter.
-      onRequest: async (_request, reply) => {
-        reply.header('allow', 'GET, HEAD');
-        await reply.code(405).send(errorBody('METHOD_NOT_ALLOWED', 'this page can only be read: GET, HEAD'));
+      bodyLimit: route.bodyBytesMax ?? limits.bodyBytesMax,
+      onRequest: async (request, reply) => {
+        const admitted = await this.#admit(route, request);
+        if ('refused' in admitted) await send(reply, admitted.refused);
+        else callers.set(request, admitted.caller);
       },
-      handler: async () => undefined,
+      handler: async (request, reply) => {
+        const caller = callers.get(request);
+        assert(caller !== undefined, 'BUG: a handler runs for a request that was not let in');
+        await send(reply, await this.#answer(route, request, caller));
+        return reply;
+      },
     });
   }
+
+  async #admit(
+    route: Route,
+    request: FastifyRequest,
+  ): Promise<{ readonly caller: Caller } | { readonly refused: Answer }> {
+    const { headers, ip, method } = request;
+    const isLocalRequest = isLocal(ip, headers);
+    const isHeard = !isLocalRequest && !isSecure(request) && this.#options.lanPlaintext !== true;
+    if (isHeard && route.isPlaintextAllowed !== true) {
+      return { refused: refusal('TLS_REQUIRED', 'without TLS this is answered to this machine alone') };
+    }
+    if (isCrossSite(method, headers)) {
+      return { refused: refusal('CROSS_SITE', 'pages of other sites may not ask this') };
+    }
+    const key = keyOf(headers);
+    const caller = (key === undefined ? undefined : await this.#options.authenticate?.key(key)) ?? nobody;
+    const refused = denial(route, caller, isLocalRequest);
+    return refused === undefined ? { caller } : { refused };
+  }
+
+  async #answer(route: Route, request: FastifyRequest, caller: Caller): Promise<Answer> {
+    const input: Record<'params' | 'query' | 'body', unknown> = {
+      params: request.params,
+      query: request.query,
+      body: undefined,
+    };
+    // `/alarms//acknowledge` has the form of the path, and names nothing.
+    if (Object.values(request.params as object).includes('')) {
+      return refusal('NOT_FOUND', 'a name in the path is empty');
+    }
+    const bytes = request.body as Buffer | undefined;
+    if (route.body !== undefined && bytes !== undefined && bytes.length > 0) {
+      const refused = refusedContent(route, request);
+      if (refused !== undefined) return refused;
+      input.body = route.bodyFormat === 'text' ? parseText(bytes) : parseJson(bytes);
+    }
+    for (const part of ['params', 'query', 'body'] as const) {
+      const schema = route[part];
+      const checked = schema === undefined ? { value: undefined } : checkInput(schema, part, input[part]);
+      if ('refused' in checked) return checked.refused;
+      input[part] = checked.value;
+    }
+    const { headers, ip: address } = request;
+    const asked: RouteRequest = { ...input, caller, address, isSecure: isSecure(request), headers };
+    const answer = await route.handle(asked);
+    const { audited = {} } = answer;
+    if (route.audit !== undefined && answer.status < 400 && audited !== 'nothing') {
+      const { target = Object.values(request.params as object).join('/'), detail } = audited;
+      const fact = { actor: actorOf(asked), action: route.audit, target, address };
+      await this.#options.audit?.record(detail === undefined ? fact : { ...fact, detail });
+    }
+    return answer;
+  }
+}
+
+const nobody: Caller = { kind: 'anyone' };
+
+function isSecure({ raw }: FastifyRequest): boolean {
+  return (raw.socket as Partial<TLSSocket>).encrypted === true;
+}
+
+/** A body that is not what the route reads: told by its headers. */
+function refusedContent({ bodyFormat = 'json' }: Route, { headers }: FastifyRequest): Answer | undefined {
+  const encoding = headers['content-encoding'] ?? 'identity';
+  if (encoding.toLowerCase() !== 'identity') {
+    return refusal('CONTENT_TYPE_INVALID', 'content-encoding: expected none', { expected: 'identity' });
+  }
+  const expected = bodyFormat === 'json' ? 'application/json' : 'text/plain';
+  const [type = ''] = (headers['content-type'] ?? '').split(';');
+  if (type.trim().toLowerCase() === expected) return undefined;
+  return refusal('CONTENT_TYPE_INVALID', `content-type: expected ${expected}`, { expected });
+}
+
+async function send(reply: FastifyReply, { status, body, headers = {} }: Answer): Promise<void> {
+  for (const [name, value] of Object.entries(headers)) reply.header(name, value);
+  await reply.code(status).send(body);
 }

@@ -142,6 +142,7 @@ export const configSchema = v.object({
     enabled: yesOrNo(true),
     host: v.optional(address, '127.0.0.1'),
     port: port(8080),
+    lan_plaintext: yesOrNo(false),
   }),
   https: v.object({ port: port(8443) }),
   serial: v.object({

@@ -26,6 +26,11 @@ export function createApiKey(
   return { apiKey, key: { keyId, sha256: sha256(apiKey).toString('hex'), createdMs } };
 }
 
+/** The public part of a key's text; undefined where it has none. */
+export function keyIdOf(text: string): string | undefined {
+  return /^gw_([0-9a-f]{10})_/.exec(text)?.[1];
+}
+
 /** Whether the text is one of the keys and has not expired. Takes as long for a wrong text as for a right one. */
 export function matchesKey(text: string, keys: readonly DeviceKey[], wallMs: number): boolean {
   if (text.length > textCharactersMax) return false;

@@ -5,7 +5,7 @@
 import type { Clock } from '../platform/clock.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { Store } from '../platform/store.ts';
-import { createApiKey, matchesKey, type RandomBytes } from './api-key.ts';
+import { createApiKey, keyIdOf, matchesKey, type RandomBytes } from './api-key.ts';
 import { checkDeviceId, checkLabel, type Device, decodeDevice, encodeDevice } from './device.ts';
 import type { Witness } from './witness.ts';
 
@@ -212,15 +212,16 @@ export class Registry {
 
   /** The device whose key this is; undefined for anything else. Says nothing about why. */
   verify(deviceId: string, secret: string): Device | undefined {
-    const device = this.#devices.get(deviceId);
-    // Hashed for unknown devices too: the time an answer takes does not tell which ids exist.
-    const matches = matchesKey(secret, device?.keys ?? [], this.#clock.wallMs());
-    if (device === undefined || !matches || (device.status !== 'active' && device.status !== 'maintenance')) {
-      this.#refused += 1;
-      return undefined;
-    }
-    this.#verified += 1;
-    return device;
+    return this.#verify(this.#devices.get(deviceId), secret);
+  }
+
+  /** The same by the key alone, whose text holds the id of the key. */
+  verifyKey(secret: string): Device | undefined {
+    const wanted = keyIdOf(secret);
+    return this.#verify(
+      [...this.#devices.values()].find(({ keys }) => keys.some(({ keyId }) => keyId === wanted)),
+      secret,
+    );
   }
 
   /** Notes that something came from the device. In memory alone; called for every message. */
@@ -257,6 +258,17 @@ export class Registry {
       verified: this.#verified,
       refused: this.#refused,
     };
+  }
+
+  #verify(device: Device | undefined, secret: string): Device | undefined {
+    // Hashed for unknown devices too: the time an answer takes does not tell which ids exist.
+    const matches = matchesKey(secret, device?.keys ?? [], this.#clock.wallMs());
+    if (device === undefined || !matches || (device.status !== 'active' && device.status !== 'maintenance')) {
+      this.#refused += 1;
+      return undefined;
+    }
+    this.#verified += 1;
+    return device;
   }
 
   #known(deviceId: string): Device {

@@ -1,66 +1,10 @@
-import { request } from 'node:http';
 import { connect } from 'node:net';
 import { hostname } from 'node:os';
-import { describe, expect, onTestFinished, test } from 'vitest';
-import { Api, type ApiOptions } from '../../src/api/api.ts';
+import { describe, expect, test } from 'vitest';
 import type { Health } from '../../src/api/health.ts';
-import { createLog } from '../../src/platform/log.ts';
+import { ask, askRaw, openApi } from '../support/api.ts';
 
 const fine: Health = { ok: true, reasons: [] };
-
-async function openApi(options: Partial<ApiOptions> = {}): Promise<Api> {
-  const api = await Api.open({
-    port: 0,
-    health: () => fine,
-    metrics: () => [{ name: 'iotflow_up', help: 'Up.', type: 'gauge', samples: [{ value: 1 }] }],
-    log: createLog('silent'),
-    ...options,
-  });
-  onTestFinished(() => api.close());
-  return api;
-}
-
-interface Reply {
-  readonly status: number;
-  readonly headers: NodeJS.Dict<string | string[]>;
-  readonly body: string;
-}
-
-function ask(
-  api: Api,
-  path: string,
-  method = 'GET',
-  headers: Record<string, string> = {},
-  body = '',
-): Promise<Reply> {
-  return new Promise((resolve, reject) => {
-    const sent = request({ host: '127.0.0.1', port: api.port, path, method, headers }, (response) => {
-      let text = '';
-      response.setEncoding('utf8');
-      response.on('data', (chunk: string) => {
-        text += chunk;
-      });
-      response.on('end', () =>
-        resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text }),
-      );
-    });
-    sent.on('error', reject);
-    sent.end(body);
-  });
-}
-
-function askRaw(api: Api, bytes: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let text = '';
-    const socket = connect(api.port, '127.0.0.1', () => socket.write(bytes));
-    socket.setEncoding('utf8');
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-    });
-    socket.on('close', () => resolve(text));
-    socket.on('error', reject);
-  });
-}
 
 describe('/health', () => {
   test('says ok, degraded with what is worth knowing, or failing with 503', async () => {

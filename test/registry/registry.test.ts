@@ -49,6 +49,23 @@ async function codeOf(promise: Promise<unknown>): Promise<unknown> {
 }
 
 describe('a device', () => {
+  test('is found by its key alone, as long as the key holds', async () => {
+    const { registry } = await openRegistry();
+    const { apiKey } = await registry.add({ deviceId: 'kitchen' });
+    const other = await registry.add({ deviceId: 'cellar' });
+    expect(registry.verifyKey(apiKey)?.deviceId).toBe('kitchen');
+    expect(registry.verifyKey(other.apiKey)?.deviceId).toBe('cellar');
+    // The public part of one key, the secret of another.
+    const mixed = apiKey.slice(0, 14) + other.apiKey.slice(14);
+    for (const wrong of ['', 'gw_', apiKey.slice(0, -1), mixed, `${apiKey} `, 'x'.repeat(1_000_000)]) {
+      expect(registry.verifyKey(wrong)).toBeUndefined();
+    }
+    const { apiKey: next } = await registry.rotate('kitchen');
+    expect([registry.verifyKey(apiKey), registry.verifyKey(next)?.deviceId]).toEqual([undefined, 'kitchen']);
+    await registry.revoke('kitchen');
+    expect(registry.verifyKey(next)).toBeUndefined();
+  });
+
   test('is let in with the key it was given, and with nothing else', async () => {
     const { registry } = await openRegistry();
     const { device, apiKey } = await registry.add({ deviceId: 'kitchen', location: 'under the sink' });

@@ -1,0 +1,84 @@
+// Who may ask what: pure judgements on a request, made before its body is read.
+//
+// Without TLS a key can be read by whoever listens, so from other machines only routes that need none are answered
+// in plain text. This machine talks to itself unheard; but what comes through a proxy on this machine comes from
+// elsewhere, and is told by the headers a proxy adds.
+
+import type { IncomingHttpHeaders } from 'node:http';
+import { BlockList, isIPv4 } from 'node:net';
+import type { Registry } from '../registry/registry.ts';
+import { refusal } from './refusal.ts';
+import type { Answer, Caller, Role, Route } from './route.ts';
+
+export interface Authenticate {
+  /** Whose key this is; undefined for anything else. */
+  readonly key: (text: string) => Caller | undefined | Promise<Caller | undefined>;
+}
+
+/** Keys of devices and of service accounts. */
+export function deviceKeys(registry: Pick<Registry, 'verifyKey'>): Authenticate {
+  return {
+    key: (text) => {
+      const device = registry.verifyKey(text);
+      if (device === undefined) return undefined;
+      return { kind: device.service ? 'service' : 'device', deviceId: device.deviceId };
+    },
+  };
+}
+
+/** The key of a request: `X-API-Key`, or `Authorization: Bearer`. */
+export function keyOf(headers: IncomingHttpHeaders): string | undefined {
+  const key = headers['x-api-key'];
+  if (typeof key === 'string') return key;
+  return /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
+}
+
+const loopback = new BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
+
+/** Whether the program that asks runs on this machine. */
+export function isLocal(address: string, headers: IncomingHttpHeaders): boolean {
+  if (headers.forwarded !== undefined || headers['x-forwarded-for'] !== undefined) return false;
+  return loopback.check(address, isIPv4(address) ? 'ipv4' : 'ipv6');
+}
+
+/**
+ * A page of another origin makes the visitor's browser ask. Reading the answer it cannot; but what changes something
+ * is done by then. Browsers say where a request comes from; programs that are none say nothing.
+ */
+export function isCrossSite(method: string, headers: IncomingHttpHeaders): boolean {
+  if (method === 'GET' || method === 'HEAD') return false;
+  const site = headers['sec-fetch-site'];
+  if (site !== undefined) return site !== 'same-origin' && site !== 'none';
+  const { origin, host } = headers;
+  if (origin === undefined) return false;
+  return !URL.canParse(origin) || new URL(origin).host !== host?.toLowerCase();
+}
+
+function hasRole(caller: Caller, roles: readonly Role[]): boolean {
+  if (caller.kind === 'anyone') return false;
+  if (caller.kind !== 'user') return roles.includes(caller.kind);
+  return roles.includes(caller.role) || (caller.role === 'admin' && roles.includes('viewer'));
+}
+
+/** What is answered instead of the route; undefined when the caller may ask it. */
+export function denial(
+  { access, isLoopbackOpen = false }: Route,
+  caller: Caller,
+  isLocalRequest: boolean,
+): Answer | undefined {
+  if (access === 'anyone' || (isLoopbackOpen && isLocalRequest) || hasRole(caller, access)) return undefined;
+  if (caller.kind !== 'anyone') {
+    return refusal('FORBIDDEN', `this is for ${access.join(', ')}; the key is that of a ${kindOf(caller)}`);
+  }
+  const { headers, ...refused } = refusal(
+    'UNAUTHENTICATED',
+    'a valid key is needed in the header X-API-Key, or as Authorization: Bearer',
+  );
+  return { ...refused, headers: { ...headers, 'www-authenticate': 'Bearer' } };
+}
+
+function kindOf(caller: Caller): string {
+  return caller.kind === 'user' ? caller.role : caller.kind;
+}
