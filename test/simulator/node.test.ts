@@ -109,7 +109,7 @@ test('a node that fails leaves without a goodbye, and delivers again once it is 
   await expect.poll(() => heard.at(-1)?.payload).toBe('online');
   await expect.poll(() => node.figures().acknowledged).toBeGreaterThan(before);
   expect(node.figures().reconnects).toBe(1);
-  await node.stop(5000);
+  await node.stop(20_000);
   expect(node.figures()).toMatchObject({ refused: 0, overflowed: 0 });
   expect(node.figures().acknowledged).toBe(node.figures().sent);
 });

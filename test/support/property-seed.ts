@@ -3,6 +3,6 @@
 
 import fc from 'fast-check';
 
-const given = process.env['IOTFLOW_PROPERTY_SEED'] ?? '1';
+const given = process.env.IOTFLOW_PROPERTY_SEED ?? '1';
 
 if (given !== 'random') fc.configureGlobal({ seed: Number(given) });
