@@ -323,6 +323,12 @@ function ingestFamilies({ ingest, rules }: GatewayFigures): MetricFamily[] {
       'Messages or fields set aside.',
       each('code', ingest.deadLetters),
     ),
+    family(
+      'counter',
+      'ingest_points_refused_total',
+      'Points refused to a client that was told so.',
+      each('code', ingest.refused),
+    ),
     counter(
       'ingest_times_replaced_total',
       'Implausible timestamps replaced by the time of arrival.',

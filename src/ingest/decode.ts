@@ -168,7 +168,10 @@ function bootOf(value: unknown): string | undefined {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? String(value) : undefined;
 }
 
-function decodeObject(input: DecodeInput, object: Readonly<Record<string, unknown>>): Decoded {
+function decodeObject(
+  input: Omit<DecodeInput, 'payload'>,
+  object: Readonly<Record<string, unknown>>,
+): Sample {
   const fields = new Map<string, FieldValue>();
   const measurement = measurementOf(input.channel, input.name);
   let fault = nameFault(measurement, 'measurement');
@@ -218,10 +221,12 @@ function decodeObject(input: DecodeInput, object: Readonly<Record<string, unknow
     // The measurement is the channel's, so the kind would be lost.
     fields.set('kind', input.name);
   }
-  return {
-    samples: [{ measurement, fields, timeNs, boot, seq, fault, line: undefined }],
-    tagsDropped: 0,
-  };
+  return { measurement, fields, timeNs, boot, seq, fault, line: undefined };
+}
+
+/** An object of fields that came as part of something larger; an empty name is `device_telemetry`. */
+export function decodeFields(name: string, object: Readonly<Record<string, unknown>>): Sample {
+  return decodeObject({ channel: 'telemetry', name }, object);
 }
 
 const registryTags = new Set(['device_id', 'device_name', 'device_type', 'location', 'gateway']);
@@ -334,7 +339,7 @@ export function decode(input: DecodeInput): Decoded {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
       return refused(input, 'NOT_AN_OBJECT', 'expected a JSON object of fields, not an array or text');
     }
-    return decodeObject(input, value as Readonly<Record<string, unknown>>);
+    return { samples: [decodeObject(input, value as Readonly<Record<string, unknown>>)], tagsDropped: 0 };
   }
   if (text === 'true' || text === 'false') return decodeScalar(input, text === 'true');
   if (text.length <= 64 && numberPattern.test(text)) return decodeScalar(input, Number(text));

@@ -24,8 +24,9 @@ import type { Log } from '../platform/log.ts';
 import { decode, type Fault, type Sample } from './decode.ts';
 import { FieldTypes } from './field-types.ts';
 import { arrivalOf, isUndated, lineIn, messageIn, timeIn, valueIn } from './replay.ts';
-import { Seen } from './seen.ts';
+import { type Identity, identityOf, Seen } from './seen.ts';
 import { Stamp, type StampTime } from './stamp.ts';
+import { type Parcel, pack, type SubmittedPoint, type Verdict } from './submission.ts';
 
 /** What the registry says about a device, and becomes tags. */
 export interface DeviceDescription {
@@ -44,7 +45,7 @@ export interface IngestOptions {
   /** How InfluxDB keeps fields, as far as known; where it is, it decides what a value must be. */
   readonly serverTypes?: ServerTypes;
   /** Called synchronously, before any await. Must not throw. */
-  readonly observe: (points: readonly Point[], message: Message) => void;
+  readonly observe: (points: readonly Point[], message: Pick<Message, 'receivedMonotonicMs'>) => void;
   /** Points of one device that have just become durable, as stored; a replayed line's without its tags. Called synchronously; must not throw. */
   readonly onDurable?: ((points: readonly Point[], deviceId: string) => void) | undefined;
   readonly time: StampTime;
@@ -63,6 +64,8 @@ export interface IngestStats {
   readonly empty: number;
   /** Dead letters by code. */
   readonly deadLetters: Readonly<Record<string, number>>;
+  /** Submitted points that were refused to their sender, by code. */
+  readonly refused: Readonly<Record<string, number>>;
   /** Times no clock could have meant, replaced by the time of arrival. */
   readonly timesReplaced: number;
   readonly tagsDropped: number;
@@ -114,6 +117,7 @@ export class Ingest {
   readonly #stamp: Stamp;
   readonly #series = new Map<string, Map<string, Series>>();
   readonly #deadLetters = new Map<string, number>();
+  readonly #refused = new Map<string, number>();
   #cachedSeries = 0;
   #messages = 0;
   #points = 0;
@@ -167,7 +171,7 @@ export class Ingest {
       this.#empty += 1;
       return Promise.resolve();
     }
-    const points = samples.map((sample) => this.#pointOf(message, sample));
+    const points = samples.map((sample) => this.#pointOf(message.deviceId, sample));
     const visible = points.filter((point) => point.fields.size > 0);
     if (visible.length > 0) this.#options.observe(visible, message);
 
@@ -191,6 +195,44 @@ export class Ingest {
     const stored = this.#store(message, work, identity);
     if (identity !== undefined) this.#seen.awaitWith(deviceId, identity.stream, identity.seq, stored);
     return stored;
+  }
+
+  /**
+   * Takes points whose sender waits to hear of each: resolves when all that were accepted are durable. What is
+   * refused is the sender's to mend and becomes no dead letter; the rules have looked at it all the same.
+   * @throws GatewayError of the journal, as `take`: some of the points may be stored, sending all again is right.
+   */
+  async submit(
+    points: readonly SubmittedPoint[],
+    { receivedMonotonicMs }: Pick<Message, 'receivedMonotonicMs'>,
+  ): Promise<readonly Verdict[]> {
+    this.#messages += 1;
+    const { verdicts, parcels, copies } = pack(points, {
+      types: this.#types,
+      seen: this.#seen,
+      pointOf: (deviceId, sample) => this.#pointOf(deviceId, sample),
+      observe: (visible) => this.#options.observe(visible, { receivedMonotonicMs }),
+      typeFault: (measurement, name, value) => this.#typeFault(measurement, name, value),
+      lineOf: (deviceId, point) => {
+        const { serverTypes } = this.#options;
+        const line = this.#lineOf(deviceId, point, point.fields);
+        return serverTypes === undefined ? line : lineWrittenAs(line, serverTypes);
+      },
+    });
+    for (const verdict of verdicts) {
+      if (verdict.kind === 'refused') {
+        this.#refused.set(verdict.code, (this.#refused.get(verdict.code) ?? 0) + 1);
+        continue;
+      }
+      if (verdict.isCopy) this.#duplicates += 1;
+      this.#tagsDropped += verdict.tagsDropped.length;
+    }
+    const stored = parcels.map((parcel) => this.#storeParcel(parcel));
+    // Each of them ends before the sender hears of it: what it sends again must not race with what is under way.
+    for (const outcome of await Promise.allSettled([...stored, ...copies])) {
+      if (outcome.status === 'rejected') throw outcome.reason;
+    }
+    return verdicts;
   }
 
   /**
@@ -235,7 +277,7 @@ export class Ingest {
     const { samples } = decode(message);
     for (const [index, sample] of samples.entries()) {
       const isOwn = sample.timeNs !== undefined && this.#stamp.isPlausible(sample.timeNs);
-      const { boot: _now, ...own } = this.#pointOf(message, sample);
+      const { boot: _now, ...own } = this.#pointOf(message.deviceId, sample);
       const point = isOwn ? own : { ...own, ...arrivalOf(letter, index) };
       if (sample.fault !== undefined) this.#refuse(work, message, sample, sample.fault, point);
       else this.#encode(work, message, point);
@@ -305,6 +347,7 @@ export class Ingest {
       duplicates: this.#duplicates,
       empty: this.#empty,
       deadLetters: Object.fromEntries(this.#deadLetters),
+      refused: Object.fromEntries(this.#refused),
       timesReplaced: this.#stamp.replaced,
       tagsDropped: this.#tagsDropped,
       refusedForNow: this.#refusedForNow,
@@ -315,9 +358,9 @@ export class Ingest {
     };
   }
 
-  #pointOf(message: Message, sample: Sample): Point {
+  #pointOf(deviceId: string, sample: Sample): Point {
     const { measurement, fields } = sample;
-    const { tags } = this.#seriesOf(message.deviceId, measurement);
+    const { tags } = this.#seriesOf(deviceId, measurement);
     const { timeNs, boot } = this.#stamp.timeOf(sample.timeNs);
     return boot === undefined
       ? { measurement, tags, fields, timeNs }
@@ -469,6 +512,35 @@ export class Ingest {
     );
   }
 
+  #storeParcel(parcel: Parcel): Promise<void> {
+    const { pins, marks, identities, points, lines, stored } = parcel;
+    const state: StateWrite[] = [...pins];
+    for (const [key, value] of marks) state.push({ key, value });
+    const append: Append = { class: 'telemetry', lines, points, state };
+    this.#inFlight += 1;
+    const durable = this.#options.appender
+      .append(parcel.isUndated ? { ...append, undated: true } : append)
+      .then(
+        () => {
+          this.#inFlight -= 1;
+          this.#points += points;
+          for (const [deviceId, ofDevice] of stored) this.#options.onDurable?.(ofDevice, deviceId);
+          for (const { deviceId, stream, seq } of identities) this.#seen.settled(deviceId, stream, seq);
+        },
+        (error: unknown) => {
+          this.#inFlight -= 1;
+          this.#refusedForNow += 1;
+          this.#types.restore(pins);
+          for (const identity of identities) this.#unmark(identity.deviceId, identity, error);
+          throw error;
+        },
+      );
+    for (const { deviceId, stream, seq } of identities) {
+      this.#seen.awaitWith(deviceId, stream, seq, durable);
+    }
+    return durable;
+  }
+
   /** Each of them counts: what is durable already stays, and sending again repeats it harmlessly. */
   async #storeAll(append: Append, letters: readonly DeadLetter[]): Promise<void> {
     const { appender, deadLetters } = this.#options;
@@ -485,16 +557,4 @@ export class Ingest {
     if (write !== undefined) this.#options.hotState.writeLazily([write]);
     this.#options.log.debug({ event: 'append_refused', deviceId, code: errorCode(error) }, 'Not stored');
   }
-}
-
-/** What tells a message from all others of its device. */
-interface Identity {
-  /** Boot and measurement: within it numbers are counted. */
-  readonly stream: string;
-  readonly seq: number;
-}
-
-function identityOf(sample: Sample | undefined): Identity | undefined {
-  if (sample?.boot === undefined || sample.seq === undefined || sample.fault !== undefined) return undefined;
-  return { stream: `${sample.boot}/${sample.measurement}`, seq: sample.seq };
 }

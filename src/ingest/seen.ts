@@ -5,6 +5,7 @@
 // waits for the same append. Does not promise to recognise a copy more than a window late: that one is stored.
 
 import type { HotState, StateWrite } from '../journal/contract.ts';
+import type { Sample } from './decode.ts';
 import { SequenceWindow } from './sequence-window.ts';
 
 const keyPrefix = 'ingest/seen/';
@@ -15,6 +16,18 @@ const defaults = {
   // Measurements times boots; the longest unused goes first.
   streamsMax: 64,
 } as const;
+
+/** What tells a message from all others of its device. */
+export interface Identity {
+  /** Boot and measurement: within it numbers are counted. */
+  readonly stream: string;
+  readonly seq: number;
+}
+
+export function identityOf(sample: Sample | undefined): Identity | undefined {
+  if (sample?.boot === undefined || sample.seq === undefined || sample.fault !== undefined) return undefined;
+  return { stream: `${sample.boot}/${sample.measurement}`, seq: sample.seq };
+}
 
 interface StreamEntry {
   readonly window: SequenceWindow;
