@@ -1,7 +1,7 @@
 // What may be asked of history, by name: for the command line, and for the routes of the HTTP API. Arguments come
 // from outside and are checked here; answers are JSON, times in RFC 3339.
 
-import { parseTimestamp, timestampExpected } from '../model/timestamp.ts';
+import { parseTimestamp, timestampExpected, timestampText } from '../model/timestamp.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
 import type { History } from './history.ts';
@@ -129,15 +129,6 @@ function after(args: Args): string | undefined {
   throw invalid('after: expected "next" of the answer before');
 }
 
-/** RFC 3339, with as many decimals as it needs. */
-function timeText(timeNs: bigint): string {
-  const seconds = timeNs / 1_000_000_000n;
-  const rest = timeNs % 1_000_000_000n;
-  const whole = new Date(Number(seconds) * 1_000).toISOString().slice(0, 19);
-  const decimals = rest === 0n ? '' : `.${String(rest).padStart(9, '0').replace(/0+$/, '')}`;
-  return `${whole}${decimals}Z`;
-}
-
 const selecting = ['device_id', 'measurement', 'fields', 'from', 'to', 'limit'];
 
 /**
@@ -153,7 +144,7 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
     const measurements = found.map(({ measurement, fields }) => ({
       measurement,
       fields: Object.fromEntries(
-        [...fields].map(([name, { value, timeNs }]) => [name, { value, time: timeText(timeNs) }]),
+        [...fields].map(([name, { value, timeNs }]) => [name, { value, time: timestampText(timeNs) }]),
       ),
     }));
     return { device_id: deviceId, measurements };
@@ -169,7 +160,7 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
       ...(cursor === undefined ? {} : { after: cursor }),
     });
     const points = rows.map(({ measurement, timeNs, fields, isThinned }) => ({
-      time: timeText(timeNs),
+      time: timestampText(timeNs),
       measurement,
       fields: Object.fromEntries(fields),
       ...(isThinned ? { thinned: true } : {}),
@@ -187,11 +178,11 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
       functions: asked,
     });
     const shown = windows.map(({ measurement, timeNs, fields }) => ({
-      time: timeText(timeNs),
+      time: timestampText(timeNs),
       measurement,
       fields: Object.fromEntries([...fields].map(([name, values]) => [name, Object.fromEntries(values)])),
     }));
-    const next = nextFromNs === undefined ? null : timeText(nextFromNs);
+    const next = nextFromNs === undefined ? null : timestampText(nextFromNs);
     return { ...described(selected), functions: asked, windows: shown, count: shown.length, next };
   };
   return new Map([
@@ -203,5 +194,5 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
 
 /** The question as it was understood. */
 function described({ deviceId, fromNs, toNs }: Selection): Record<string, string> {
-  return { device_id: deviceId, from: timeText(fromNs), to: timeText(toNs) };
+  return { device_id: deviceId, from: timestampText(fromNs), to: timestampText(toNs) };
 }

@@ -27,6 +27,8 @@ export interface SubmittedPoint {
 export type Verdict =
   | {
       readonly kind: 'accepted';
+      /** As it is stored; of a copy without a time of its own the first one has another. */
+      readonly point: Point;
       /** It is stored already, or just being. */
       readonly isCopy: boolean;
       /** Tags that are not stored as they were sent. */
@@ -85,7 +87,7 @@ export function pack(submitted: readonly SubmittedPoint[], lent: Lent): Packed {
     if (sample.fault !== undefined) return refused(sample.fault);
     const tagsDropped = Object.keys(tags).filter((key) => point.tags.get(key) !== tags[key]);
     const isTimeReplaced = sample.timeNs !== undefined && sample.timeNs !== point.timeNs;
-    const accepted: Verdict = { kind: 'accepted', isCopy: false, tagsDropped, isTimeReplaced };
+    const accepted: Verdict = { kind: 'accepted', point, isCopy: false, tagsDropped, isTimeReplaced };
     const identity = identityOf(sample);
     const copy = identity && lent.seen.copyOf(deviceId, identity.stream, identity.seq);
     if (copy !== undefined) {

@@ -1,4 +1,4 @@
-// A sender's idea of time → nanoseconds. Pure. ISO 8601, or an epoch in s, ms, µs or ns told apart by its
+// A sender's idea of time → nanoseconds, and back as RFC 3339. Pure. ISO 8601, or an epoch in s, ms, µs or ns told apart by its
 // magnitude: the four ranges do not overlap between the years 1973 and 5138. Does not judge whether the time is
 // plausible; that needs a clock.
 
@@ -51,4 +51,13 @@ export function parseTimestamp(value: unknown): bigint | undefined {
   if (/^[+-]?\d{1,19}$/.test(text)) return timeOfEpoch(BigInt(text));
   if (/^[+-]?\d{1,19}\.\d{1,9}$/.test(text)) return fromNumber(Number(text));
   return fromIso(text);
+}
+
+/** RFC 3339, with as many decimals as it needs. */
+export function timestampText(timeNs: bigint): string {
+  const seconds = timeNs / 1_000_000_000n;
+  const rest = timeNs % 1_000_000_000n;
+  const whole = new Date(Number(seconds) * 1_000).toISOString().slice(0, 19);
+  const decimals = rest === 0n ? '' : `.${String(rest).padStart(9, '0').replace(/0+$/, '')}`;
+  return `${whole}${decimals}Z`;
 }

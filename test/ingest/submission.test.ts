@@ -42,7 +42,7 @@ test('points of several devices become one durable append with the tags of the r
     point({ temperature: 21.5, timestamp }),
     point({ on: true, timestamp }, { deviceId: 'plug-1', measurement: '' }),
   );
-  expect(verdicts).toEqual([accepted, accepted]);
+  expect(verdicts).toMatchObject([accepted, accepted]);
   expect(journal.appends).toMatchObject([{ class: 'telemetry', points: 2 }]);
   expect(journal.lines()).toEqual([
     'climate,device_id=probe-1,gateway=gw-1,location=kitchen temperature=21.5 1795219140000000000',
@@ -95,7 +95,7 @@ test('a value of another type refuses its point whole, and what else was in it p
   expect(await submit(point({ fresh: 'text', temperature: 'warm' }))).toMatchObject([
     { kind: 'refused', code: 'FIELD_TYPE_CONFLICT', field: 'temperature' },
   ]);
-  expect(await submit(point({ fresh: 5, temperature: 2 }))).toEqual([accepted]);
+  expect(await submit(point({ fresh: 5, temperature: 2 }))).toMatchObject([accepted]);
   expect(journal.points()).toHaveLength(2);
   expect([...journal.state.keys()]).toEqual(['ingest/type/climate/temperature', 'ingest/type/climate/fresh']);
   expect(ingest.fieldTypes()).toContainEqual({ measurement: 'climate', field: 'fresh', pinned: 'float' });
@@ -113,12 +113,12 @@ test('a point sent twice is stored once, within a submission, after it, and besi
   const { ingest, submit, journal } = await opened();
   const one = { temperature: 1, boot: 'b1', seq: 7 };
   const copied = { ...accepted, isCopy: true };
-  expect(await submit(point(one), point(one), point({ ...one, seq: 8 }))).toEqual([
+  expect(await submit(point(one), point(one), point({ ...one, seq: 8 }))).toMatchObject([
     accepted,
     copied,
     accepted,
   ]);
-  expect(await submit(point(one), point(one, { deviceId: 'probe-2' }))).toEqual([copied, accepted]);
+  expect(await submit(point(one), point(one, { deviceId: 'probe-2' }))).toMatchObject([copied, accepted]);
   await ingest.take(message(JSON.stringify({ ...one, seq: 8 }), { name: 'climate' }));
   expect(journal.points()).toHaveLength(3);
   expect(ingest.stats().duplicates).toBe(3);
@@ -130,7 +130,7 @@ test('what was seen outlives a restart', async () => {
   const restarted = await opened({}, journal);
   expect(
     await restarted.submit(point({ v: 3, boot: 'b1', seq: 3 }), point({ v: 20, boot: 'b1', seq: 20 })),
-  ).toEqual([{ ...accepted, isCopy: true }, accepted]);
+  ).toMatchObject([{ ...accepted, isCopy: true }, accepted]);
 });
 
 test('a copy is answered when the first one is durable, and not when that failed', async () => {
@@ -142,7 +142,7 @@ test('a copy is answered when the first one is durable, and not when that failed
   journal.release();
   for (const answer of answers) await expect(answer).rejects.toThrow('no room');
   journal.failWith = undefined;
-  expect(await submit(one)).toEqual([accepted]);
+  expect(await submit(one)).toMatchObject([accepted]);
 });
 
 test('what the journal refuses can be sent again: it is no copy, and its types are written then', async () => {
@@ -152,7 +152,7 @@ test('what the journal refuses can be sent again: it is no copy, and its types a
   await expect(submit(one)).rejects.toMatchObject({ code: 'JOURNAL_FULL' });
   journal.failWith = undefined;
   journal.state.clear();
-  expect(await submit(one)).toEqual([accepted]);
+  expect(await submit(one)).toMatchObject([accepted]);
   expect([...journal.state.keys()].sort()).toEqual([
     'ingest/seen/probe-1/b1/climate',
     'ingest/type/climate/temperature',
@@ -181,7 +181,7 @@ test('tags are those of the registry; others are named, and points that differed
 
 test('a time no clock could have meant is replaced, and the sender hears it', async () => {
   const { submit, journal } = await opened();
-  expect(await submit(point({ v: 1, timestamp: 0 }))).toEqual([{ ...accepted, isTimeReplaced: true }]);
+  expect(await submit(point({ v: 1, timestamp: 0 }))).toMatchObject([{ ...accepted, isTimeReplaced: true }]);
   expect(journal.points()[0]?.time).toBe(1_795_219_200_000_000_008n);
 });
 

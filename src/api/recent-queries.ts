@@ -1,0 +1,108 @@
+// Questions about a device's telemetry over HTTP, answered from local history, with no internet. Promises: a device
+// hears of itself only; a refusal names the parameter as the client wrote it.
+
+import * as v from 'valibot';
+import { errorCode, GatewayError } from '../platform/errors.ts';
+import type { Operations } from '../platform/operations.ts';
+import type { Device } from '../registry/device.ts';
+import type { Caller } from './route.ts';
+
+/** Who may ask; a device about itself only. */
+export const readers = ['device', 'service', 'viewer'] as const;
+
+export const deviceParams = v.object({
+  device_id: v.pipe(v.string('the id of a device'), v.examples(['esp32_001', '1'])),
+});
+
+/** A parameter that may be left out. History judges it: one idea of a time, here and on the command line. */
+export function optionalText(expected: string, ...examples: string[]) {
+  return v.optional(v.pipe(v.string(expected), v.description(expected), v.examples(examples)));
+}
+
+const wholeLimit = 'a whole number from 1 to 10000';
+
+export const paging = {
+  limit: v.optional(
+    v.pipe(
+      v.string(wholeLimit),
+      v.regex(/^\d{1,5}$/, wholeLimit),
+      v.description(wholeLimit),
+      v.examples(['100']),
+    ),
+  ),
+  after: optionalText('"next" of the answer before'),
+};
+
+export const timeForms = 'now(), a time before it such as -1h, RFC 3339, or an epoch';
+export const measurementParameter = optionalText('the name of a measurement; default all', 'temperature');
+
+type Described = Pick<Device, 'deviceId' | 'name' | 'type' | 'location'>;
+
+export interface QueryParts {
+  /** By device id, or by its number. */
+  readonly find: (device: string) => Described | undefined;
+  /** Those of history; without them there is none. */
+  readonly history: Operations;
+}
+
+export interface LatestFields {
+  readonly measurement: string;
+  readonly fields: Readonly<Record<string, { readonly value: unknown; readonly time: string }>>;
+}
+
+export interface RangeAnswer {
+  readonly points: readonly {
+    readonly time: string;
+    readonly measurement: string;
+    readonly fields: Readonly<Record<string, unknown>>;
+    readonly thinned?: true;
+  }[];
+  readonly next: string | null;
+}
+
+export interface AggregateAnswer {
+  readonly windows: readonly {
+    readonly time: string;
+    readonly measurement: string;
+    readonly fields: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  }[];
+  readonly next: string | null;
+}
+
+/** @throws GatewayError `FORBIDDEN` to a device that asks about another, known or not; `DEVICE_UNKNOWN`. */
+export function deviceAsked(given: string, caller: Caller, find: QueryParts['find']): Described {
+  const device = find(given);
+  if (caller.kind === 'device' && device?.deviceId !== caller.deviceId) {
+    throw new GatewayError('FORBIDDEN', `the key is that of ${caller.deviceId}, which may read its own only`);
+  }
+  if (device !== undefined) return device;
+  throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(given.slice(0, 80))}`);
+}
+
+/**
+ * @param args Parameter of the operation → its name in the URL, and the value. Undefined ones are left out.
+ * @throws GatewayError `QUERY_INVALID`, `HISTORY_UNAVAILABLE`.
+ */
+export async function askHistory<Found>(
+  history: Operations,
+  operation: 'latest' | 'range' | 'aggregate',
+  deviceId: string,
+  args: Readonly<Record<string, readonly [name: string, value: string | undefined]>>,
+): Promise<Found> {
+  const run = history.get(`history.${operation}`);
+  if (run === undefined) {
+    throw new GatewayError('HISTORY_UNAVAILABLE', 'this gateway keeps no history, or cannot open it');
+  }
+  const given: Record<string, unknown> = { device_id: deviceId };
+  for (const [key, [, value]] of Object.entries(args)) {
+    if (value !== undefined) given[key] = key === 'limit' ? Number(value) : value;
+  }
+  try {
+    return (await run(given)) as Found;
+  } catch (error) {
+    if (errorCode(error) !== 'ARGUMENT_INVALID' || !(error instanceof GatewayError)) throw error;
+    const key = error.message.slice(0, error.message.indexOf(':'));
+    const name = args[key]?.[0] ?? key;
+    throw new GatewayError('QUERY_INVALID', `${name}${error.message.slice(key.length)}`, { cause: error });
+  }
+}
