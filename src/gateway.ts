@@ -21,6 +21,8 @@ import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts'
 import type { Health } from './api/health.ts';
 import { alarmRoutes } from './api/routes/alarms.ts';
 import { gatewayRoutes } from './api/routes/gateway.ts';
+import { influxdbRoutes } from './api/routes/influxdb.ts';
+import { telemetryRoutes } from './api/routes/telemetry.ts';
 import { Backups } from './backup/backups.ts';
 import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
@@ -32,6 +34,7 @@ import { History } from './history/history.ts';
 import { operations as historyOperations } from './history/operations.ts';
 import { Ingest } from './ingest/ingest.ts';
 import { operations as fieldTypeOperations } from './ingest/operations.ts';
+import type { SubmittedPoint } from './ingest/submission.ts';
 import { syncBucketsMs } from './journal/committer.ts';
 import type { StateWrite } from './journal/contract.ts';
 import { Journal } from './journal/journal.ts';
@@ -491,13 +494,25 @@ async function start(
     host: host?.stats(),
     history: history === undefined ? undefined : (history?.stats() ?? null),
   });
+  const telemetry = {
+    find: (deviceId: string) => registry.get(deviceId),
+    history: new Map(history ? historyOperations(history, clock) : []),
+    submit: (points: readonly SubmittedPoint[]) =>
+      ingest.submit(points, { receivedMonotonicMs: clock.monotonicMs() }),
+    touch: (deviceId: string) => registry.touch(deviceId, clock.wallMs(), clock.monotonicMs()),
+  };
   const api = config.http.enabled
     ? await Api.open({
         host: config.http.host,
         port: config.http.port,
         health: () => healthOf(figures()),
         metrics: () => metricFamilies(figures()),
-        routes: [...alarmRoutes(board), ...gatewayRoutes(figures)],
+        routes: [
+          ...alarmRoutes(board),
+          ...gatewayRoutes(figures),
+          ...telemetryRoutes(telemetry),
+          ...influxdbRoutes(telemetry),
+        ],
         authenticate: deviceKeys(registry),
         audit,
         lanPlaintext: config.http.lanPlaintext,
