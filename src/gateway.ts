@@ -24,9 +24,10 @@ import { gatewayRoutes } from './api/routes/gateway.ts';
 import { influxdbRoutes } from './api/routes/influxdb.ts';
 import { telemetryRoutes } from './api/routes/telemetry.ts';
 import { Backups } from './backup/backups.ts';
+import { Bridge } from './bridge/bridge.ts';
 import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
-import { historyOptions, influxTarget, journalOptions } from './config/stage-options.ts';
+import { bridgeOptions, historyOptions, influxTarget, journalOptions } from './config/stage-options.ts';
 import { Forwarder } from './forwarder/forwarder.ts';
 import { RemoteClock } from './forwarder/remote-clock.ts';
 import { LearntTypes } from './forwarder/server-types.ts';
@@ -384,9 +385,11 @@ async function start(
   });
 
   const { influx } = config;
+  const toBroker = bridgeOptions(config);
+  const bridge = toBroker && new Bridge(toBroker);
   const forwarder = Forwarder.start({
     spool: journal,
-    target,
+    target: bridge ?? target,
     types: serverTypes,
     clock,
     random,
@@ -484,6 +487,7 @@ async function start(
     time: dates.stats(),
     ingest: ingest.stats(),
     forwarder: forwarder.stats(),
+    bridge: bridge?.stats(),
     mqtt: mqtt.stats(),
     registry: registry.stats(),
     audit: audit.stats(),

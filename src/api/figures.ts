@@ -3,6 +3,7 @@
 
 import type { AlarmBoardStats, AlarmView } from '../alarms/board.ts';
 import type { BackupsStats } from '../backup/backups.ts';
+import type { BridgeStats } from '../bridge/bridge.ts';
 import type { ForwarderStats } from '../forwarder/forwarder.ts';
 import type { HistoryStats } from '../history/history.ts';
 import type { IngestStats } from '../ingest/ingest.ts';
@@ -34,6 +35,8 @@ export interface GatewayFigures {
   readonly time: TimeStats;
   readonly ingest: IngestStats;
   readonly forwarder: ForwarderStats;
+  /** Undefined where points go to InfluxDB. */
+  readonly bridge: BridgeStats | undefined;
   readonly mqtt: ReturnType<MqttSource['stats']>;
   readonly registry: RegistryStats;
   readonly audit: AuditStats;
@@ -344,6 +347,15 @@ function ingestFamilies({ ingest, rules }: GatewayFigures): MetricFamily[] {
 
 const uplinkStates = ['disabled', 'idle', 'sending', 'retrying', 'paused'] as const;
 
+function bridgeFamilies({ bridge }: GatewayFigures): MetricFamily[] {
+  if (bridge === undefined) return [];
+  return [
+    gauge('bridge_connected', '1 while connected to a broker.', bridge.url === undefined ? 0 : 1),
+    gauge('bridge_in_flight', 'Messages the broker has not acknowledged yet.', bridge.inFlight),
+    counter('bridge_connections_total', 'Connections to brokers.', bridge.connections),
+  ];
+}
+
 function forwarderFamilies({ forwarder }: GatewayFigures): MetricFamily[] {
   return [
     family(
@@ -352,8 +364,12 @@ function forwarderFamilies({ forwarder }: GatewayFigures): MetricFamily[] {
       '1 for the state the uplink is in.',
       uplinkStates.map((state) => ({ labels: { state }, value: forwarder.state === state ? 1 : 0 })),
     ),
-    counter('uplink_accepted_points_total', 'Points InfluxDB took.', forwarder.acceptedPoints),
-    counter('uplink_buried_points_total', 'Points InfluxDB refused.', forwarder.buriedPoints),
+    counter(
+      'uplink_accepted_points_total',
+      'Points InfluxDB (or the broker) took.',
+      forwarder.acceptedPoints,
+    ),
+    counter('uplink_buried_points_total', 'Points InfluxDB (or the broker) refused.', forwarder.buriedPoints),
     counter('uplink_requests_total', 'Write requests.', forwarder.requests),
     counter(
       'uplink_isolation_requests_total',
@@ -517,6 +533,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...timeFamilies(figures),
     ...ingestFamilies(figures),
     ...forwarderFamilies(figures),
+    ...bridgeFamilies(figures),
     ...mqttFamilies(figures),
     ...alarmFamilies(figures),
     ...hostFamilies(figures),
@@ -592,13 +609,13 @@ export function healthOf(figures: GatewayFigures): Health {
   if (forwarder.state === 'retrying') {
     worth.push({
       code: 'UPLINK_DOWN',
-      message: `InfluxDB cannot be reached: ${forwarder.reason ?? 'no answer'}. Nothing is lost, points wait.`,
+      message: `${forwarder.remote} cannot be reached: ${forwarder.reason ?? 'no answer'}. Nothing is lost, points wait.`,
     });
   }
   if (forwarder.state === 'paused') {
     worth.push({
       code: 'UPLINK_PAUSED',
-      message: `InfluxDB refuses to write: ${forwarder.reason ?? 'unknown reason'}. Nothing is lost, points wait.`,
+      message: `${forwarder.remote} refuses to write: ${forwarder.reason ?? 'unknown reason'}. Nothing is lost, points wait.`,
     });
   }
   if (time.unknownMs !== undefined) {

@@ -228,7 +228,7 @@ function oddities(
     found.push(`${file} holds ${secrets.join(', ')} and every user may read it; chmod 640 mends that`);
   }
   if (given.has('influx.token') && !given.has('influx.url')) {
-    found.push('influx.token is set and influx.url is not: nothing is forwarded');
+    found.push('influx.token is set and influx.url is not: nothing is forwarded to InfluxDB');
   }
   return found;
 }
@@ -263,6 +263,10 @@ export function loadConfig(source: ConfigSource): LoadedConfig | FaultyConfig {
 
   const checked = v.safeParse(configSchema, treeOf(given));
   if (!checked.success) faults.push(...schemaFaults(checked.issues, given));
+  if (given.has('influx.url') && given.has('bridge.url')) {
+    const message = 'expected one of influx.url and bridge.url, got both: points are forwarded to one place';
+    faults.push({ path: 'bridge.url', message });
+  }
   if (faults.length > 0 || !checked.success) return { faults };
 
   // Defaults too: with `--config /etc/…` the data must not depend on where the command was typed.

@@ -82,6 +82,23 @@ const url = v.pipe(
   }, urlExpected),
 );
 
+const brokersExpected =
+  'one or more URLs with commas, each mqtt:// or mqtts:// without user name or password';
+const brokers = v.pipe(
+  v.string(brokersExpected),
+  v.check(
+    (given) =>
+      given.split(',').every((part) => {
+        if (!URL.canParse(part.trim())) return false;
+        const { protocol, hostname, username, password } = new URL(part.trim());
+        const isMqtt = protocol === 'mqtt:' || protocol === 'mqtts:';
+        return isMqtt && hostname !== '' && username === '' && password === '';
+      }),
+    brokersExpected,
+  ),
+);
+
+const bridgeFormats = ['line_protocol', 'json'] as const;
 const clockTrusts = ['auto', 'always', 'synchronized'] as const;
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
@@ -164,6 +181,24 @@ export const configSchema = v.object({
     flush_interval_ms: wholeNumber(10, 3_600_000, 1_000),
     timeout_ms: wholeNumber(100, 600_000, 10_000),
     drain_jitter_ms: wholeNumber(0, 3_600_000, 30_000),
+  }),
+  bridge: v.object({
+    url: v.optional(brokers),
+    username: v.optional(text),
+    password: v.optional(secret),
+    password_file: v.optional(path),
+    ca_path: v.optional(path),
+    client_id: v.optional(text),
+    topic: v.optional(
+      pattern(
+        'topic levels of letters, digits, - and _, at most 64 characters',
+        /^(?=.{1,64}$)[\w-]+(\/[\w-]+)*$/,
+      ),
+      'iotflow/points',
+    ),
+    format: v.optional(v.picklist(bridgeFormats, `one of ${bridgeFormats.join(', ')}`), 'line_protocol'),
+    in_flight_max: wholeNumber(1, 65_535, 100),
+    timeout_ms: wholeNumber(100, 600_000, 10_000),
   }),
   flume: v.object({
     base_url: v.optional(url, 'https://api.flumewater.com'),

@@ -28,6 +28,14 @@ export function influxTarget({ influx }: Config) {
   return url === undefined ? undefined : { url, token, org, bucket };
 }
 
+/** Undefined where no bridge is configured. */
+export function bridgeOptions({ bridge, gatewayId }: Config) {
+  const { url, clientId, ...options } = bridge;
+  if (url === undefined) return undefined;
+  const urls = url.split(',').map((part) => part.trim());
+  return { ...options, urls, clientId: clientId ?? `iotflow-bridge-${gatewayId}` };
+}
+
 export function historyOptions({ history }: Config) {
   const { rawHours, maxAgeDays, maxBytes } = history;
   return { rawHours, maxAgeDays, maxBytes };

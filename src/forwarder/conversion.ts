@@ -13,6 +13,7 @@ import { lineWrittenAs, misfitReason, type ServerTypes, writtenAs } from '../mod
 import type { Refusal } from './answer.ts';
 import type { RefusedLine, SetRefusal } from './isolation.ts';
 import type { LearntTypes } from './server-types.ts';
+import type { Uplink } from './uplink.ts';
 
 const gunzip = promisify(gunzipCallback);
 
@@ -87,14 +88,19 @@ export function learnFrom(
 }
 
 /** @param line as the journal holds it */
-export function letterOf({ line, reason }: RefusedLine, batch: Batch, types?: ServerTypes): DeadLetter {
+export function letterOf(
+  { line, reason }: RefusedLine,
+  batch: Batch,
+  { name, stage }: Pick<Uplink, 'name' | 'stage'>,
+  types?: ServerTypes,
+): DeadLetter {
   const parts = takeApart(line);
   const deviceId = parts === undefined ? undefined : /,device_id=([\w-]+)/.exec(parts.series)?.[1];
   const misfit = types === undefined ? undefined : misfitOf(line, types);
   return {
-    stage: 'influx',
-    code: misfit === undefined ? 'INFLUX_REJECTED' : 'FIELD_TYPE_CONFLICT',
-    reason: misfit === undefined ? reason : `${misfit}; InfluxDB said: ${reason}`,
+    stage,
+    code: misfit === undefined ? `${stage.toUpperCase()}_REJECTED` : 'FIELD_TYPE_CONFLICT',
+    reason: misfit === undefined ? reason : `${misfit}; ${name} said: ${reason}`,
     bytes: Buffer.from(line),
     ...(batch.lane === 'urgent' && { class: 'event' as const }),
     ...(parts !== undefined && { origin: parts.measurement }),

@@ -18,6 +18,7 @@ import { type Form, formOf, learnFrom, letterOf, otherForm, readLines } from './
 import { type InfluxTarget, InfluxWriter } from './influx-write.ts';
 import { type Isolation, isolate, type RefusedLine, type SetRefusal } from './isolation.ts';
 import type { LearntTypes } from './server-types.ts';
+import type { Uplink } from './uplink.ts';
 
 export interface ForwarderOptions {
   /** Most points in a request (`influx.batch_points`). */
@@ -80,7 +81,7 @@ const growAfterAccepted = 10;
 export interface ForwarderParts {
   readonly spool: Spool;
   /** Undefined: nothing is configured, points stay in the journal. */
-  readonly target: InfluxTarget | undefined;
+  readonly target: InfluxTarget | Uplink | undefined;
   /** Those of the target; undefined: lines go as they are and nothing is learnt. */
   readonly types?: LearntTypes;
   readonly clock: Clock;
@@ -95,6 +96,8 @@ export type ForwarderState = 'disabled' | 'idle' | 'sending' | 'retrying' | 'pau
 /** A snapshot; counters count since the start. */
 export interface ForwarderStats {
   readonly state: ForwarderState;
+  /** What it forwards to, for people. */
+  readonly remote: string;
   /** Wall clock, milliseconds. */
   readonly stateSinceMs: number;
   /** Why it is paused or retrying, for people. Without secrets. */
@@ -162,7 +165,7 @@ export class Forwarder {
   /** Counts the news of available points: a `take` that crossed one proves nothing drained. */
   #news = 0;
 
-  #writer: InfluxWriter | undefined;
+  #writer: Uplink | undefined;
   #hasEverAccepted = false;
   #down: Down | undefined;
   #isProbing = false;
@@ -218,12 +221,8 @@ export class Forwarder {
    * Another configuration: what was paused is tried at once.
    * @throws TypeError for a URL that is none; the old target then stays
    */
-  retarget(target: InfluxTarget | undefined): void {
-    const { requestTimeoutMs, gzipMinBytes } = this.#options;
-    const writer =
-      target === undefined
-        ? undefined
-        : InfluxWriter.open(target, { requestTimeoutMs, gzipMinBytes, wallMs: () => this.#clock.wallMs() });
+  retarget(target: InfluxTarget | Uplink | undefined): void {
+    const writer = target === undefined ? undefined : this.#uplinkTo(target);
     this.#sentBytesBefore += this.#writer?.sentBytes ?? 0;
     this.#writer?.close();
     this.#writer = writer;
@@ -231,6 +230,16 @@ export class Forwarder {
     if (this.#down !== undefined) this.#down = { ...this.#down, nextTryAtMs: this.#clock.monotonicMs() };
     this.#onAvailable();
     this.#noteState();
+  }
+
+  #uplinkTo(target: InfluxTarget | Uplink): Uplink {
+    if ('write' in target) return target;
+    const { requestTimeoutMs, gzipMinBytes } = this.#options;
+    return InfluxWriter.open(target, { requestTimeoutMs, gzipMinBytes, wallMs: () => this.#clock.wallMs() });
+  }
+
+  get #remote(): Pick<Uplink, 'name' | 'stage'> {
+    return this.#writer ?? { name: 'InfluxDB', stage: 'influx' };
   }
 
   /**
@@ -253,6 +262,7 @@ export class Forwarder {
     const down = this.#down;
     return {
       state: this.#state,
+      remote: this.#remote.name,
       stateSinceMs: this.#stateSinceMs,
       ...(down === undefined ? {} : { reason: down.reason, nextTryMs: Math.max(0, down.nextTryAtMs - now) }),
       ...(this.#lastError === undefined ? {} : { lastError: this.#lastError }),
@@ -463,7 +473,7 @@ export class Forwarder {
 
   async #send(body: Buffer, encoding: 'identity' | 'gzip'): Promise<WriteOutcome> {
     const writer = this.#writer;
-    if (writer === undefined) return { kind: 'retry', reason: 'no InfluxDB configured' };
+    if (writer === undefined) return { kind: 'retry', reason: 'nothing to forward to is configured' };
     this.#requests += 1;
     const outcome = await writer.write(body, encoding, this.#stop.signal);
     // What the target before this one took says nothing about this one.
@@ -500,7 +510,9 @@ export class Forwarder {
     const lines = await readLines(form);
     if (lines === undefined) {
       const reason = 'the stored block cannot be unpacked';
-      await this.#bury(delivery, [{ stage: 'influx', code: 'BLOCK_UNREADABLE', reason, bytes: batch.body }]);
+      await this.#bury(delivery, [
+        { stage: this.#remote.stage, code: 'BLOCK_UNREADABLE', reason, bytes: batch.body },
+      ]);
       return;
     }
     this.#learn(delivery, refusal, lines);
@@ -527,7 +539,7 @@ export class Forwarder {
         this.#uplinkWorks(isProbe);
         await this.#bury(
           delivery,
-          result.refused.map((refused) => letterOf(refused, batch, this.#types)),
+          result.refused.map((refused) => letterOf(refused, batch, this.#remote, this.#types)),
         );
         return;
       }
@@ -630,7 +642,7 @@ export class Forwarder {
     this.#refusedLoggedAtMs = now;
     this.#log.warn(
       { event: 'points-refused', refusedSinceStart: this.#buriedPoints, reason },
-      'InfluxDB refuses points; they are in the dead letters',
+      `${this.#remote.name} refuses points; they are in the dead letters`,
     );
   }
 
@@ -659,7 +671,7 @@ export class Forwarder {
     const downMs = Math.round(now - this.#down.sinceMs);
     this.#down = undefined;
     this.#drainFromMs = now + this.#random() * Math.min(this.#options.drainJitterMs, downMs * drainWaitShare);
-    this.#log.info({ event: 'uplink-returned', downMs }, 'InfluxDB takes points again');
+    this.#log.info({ event: 'uplink-returned', downMs }, `${this.#remote.name} takes points again`);
     this.#spool.uplinkReturned();
     this.#freshSinceMs = undefined;
     this.#onAvailable();
@@ -677,7 +689,7 @@ export class Forwarder {
     const failures = (this.#down?.failures ?? 0) + 1;
     const kind = outcome.kind === 'retry' ? 'retrying' : 'paused';
     if (this.#down?.kind !== kind)
-      this.#log.warn({ event: `uplink-${kind}`, reason }, 'InfluxDB takes no points');
+      this.#log.warn({ event: `uplink-${kind}`, reason }, `${this.#remote.name} takes no points`);
     this.#down = {
       kind,
       reason,

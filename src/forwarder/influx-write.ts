@@ -10,6 +10,7 @@ import { constants, gzip as gzipCallback } from 'node:zlib';
 import { HttpError, InfluxDB, RequestTimedOutError, type Transport } from '@influxdata/influxdb-client';
 import { errorCode } from '../platform/errors.ts';
 import { readAnswer, type WriteOutcome } from './answer.ts';
+import type { Uplink } from './uplink.ts';
 
 const gzip = promisify(gzipCallback);
 
@@ -35,7 +36,9 @@ export interface InfluxWriterOptions {
 // An answer that drips one byte at a time is never silent: four times the silence allowed ends that too.
 const deadlineFactor = 4;
 
-export class InfluxWriter {
+export class InfluxWriter implements Uplink {
+  readonly name = 'InfluxDB';
+  readonly stage = 'influx';
   readonly #transport: Transport;
   readonly #agent: HttpAgent;
   readonly #target: InfluxTarget;

@@ -16,7 +16,7 @@ function isChannel(text: string): text is Channel {
 
 /** Undefined for a letter that is a message. */
 export function lineIn({ stage, code, bytes }: StoredLetter): string | undefined {
-  const isLine = stage === 'influx' ? code !== 'BLOCK_UNREADABLE' : lineCodes.has(code);
+  const isLine = stage === 'influx' || stage === 'bridge' ? code !== 'BLOCK_UNREADABLE' : lineCodes.has(code);
   return isLine ? bytes.toString('utf8') : undefined;
 }
 

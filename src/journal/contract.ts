@@ -75,7 +75,7 @@ export interface Batch {
 }
 
 export interface DeadLetter {
-  /** Who refused it: `ingest`, `influx`. */
+  /** Who refused it: `ingest`, `influx`, `bridge`. */
   readonly stage: string;
   /** Stable, for machines: `FIELD_TYPE_CONFLICT`, `NOT_JSON`, `INFLUX_REJECTED`. */
   readonly code: string;

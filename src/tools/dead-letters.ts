@@ -11,7 +11,7 @@ import { storedLetters } from './stored-letters.ts';
 const dateUnknown = 'date unknown';
 const common = { config: configOption, json: jsonOption };
 const filters = {
-  stage: { type: 'string', value: 'STAGE', help: 'Only those refused by: ingest, influx' },
+  stage: { type: 'string', value: 'STAGE', help: 'Only those refused by: ingest, influx, bridge' },
   code: { type: 'string', value: 'CODE', help: 'Only those with this code, such as FIELD_TYPE_CONFLICT' },
   device: { type: 'string', value: 'ID', help: 'Only those of this device' },
 } as const;

@@ -8,7 +8,7 @@ import { clockProbe } from '../platform/clock-trust.ts';
 import { type Call, type Command, configOption, jsonOption } from './command.ts';
 import { configFile, readConfig } from './configuration.ts';
 import { type Check, type CheckedFinding, fail, findingLine, ok, runChecks, warn } from './doctor/check.ts';
-import { flumeCheck, influxCheck, voiceMonkeyCheck } from './doctor/cloud.ts';
+import { bridgeCheck, flumeCheck, influxCheck, voiceMonkeyCheck } from './doctor/cloud.ts';
 import { buzzerCheck, clockCheck, machineCheck, nodeCheck } from './doctor/machine.ts';
 import { dnsCheck, influxCertificateCheck, ownCertificateCheck } from './doctor/network.ts';
 import { portsCheck } from './doctor/ports.ts';
@@ -84,6 +84,7 @@ async function checksOf(config: Config, call: Call): Promise<Check[]> {
     ownCertificateCheck(config, wallMs()),
     influxCertificateCheck(config, wallMs()),
     influxCheck(config, wallMs),
+    bridgeCheck(config),
     flumeCheck(config),
     voiceMonkeyCheck(config),
     buzzerCheck(config, gateway, call.flag('sound')),

@@ -16,6 +16,7 @@ interface Shown {
     readonly gatewayId?: string;
     readonly uptimeMs?: number;
     readonly journal?: { readonly undated?: Counts; readonly deadLetters?: { readonly letters?: number } };
+    readonly bridge?: unknown;
     readonly forwarder?: {
       readonly state?: string;
       readonly pending?: Counts;
@@ -63,7 +64,7 @@ function textOf({ health = {}, ports = {}, figures = {} }: Shown): string {
     ['devices', `${registry?.devices ?? '?'}; ${mqtt?.sockets ?? '?'} connections`],
     ['alarms', `${alarms?.list?.length ?? '?'}`],
     [
-      'influxdb',
+      figures.bridge === undefined ? 'influxdb' : 'mqtt bridge',
       `${forwarder?.state ?? '?'}; ${forwarder?.acceptedPoints ?? '?'} points delivered since the start`,
     ],
     ['waiting', `${sum(forwarder?.pending)} points${undated > 0 ? `, and ${undated} for their dates` : ''}`],

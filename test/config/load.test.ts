@@ -91,6 +91,14 @@ describe('a good configuration', () => {
 });
 
 describe('faults', () => {
+  test('name two places to forward to', () => {
+    expect(faultsOf('influx: {url: http://a}\nbridge: {url: mqtt://b}')).toEqual([
+      'bridge.url: expected one of influx.url and bridge.url, got both: points are forwarded to one place',
+    ]);
+    expect(faultsOf('bridge: {url: "mqtt://a, http://b"}')).toHaveLength(1);
+    expect(configOf('bridge: {url: "mqtt://a, mqtts://b:8884"}').bridge.url).toBe('mqtt://a, mqtts://b:8884');
+  });
+
   test('name the path, what was expected and what was given', () => {
     expect(faultsOf('mqtt: {port: abc}')).toEqual([
       'mqtt.port: expected a whole number from 0 to 65535, got "abc"',

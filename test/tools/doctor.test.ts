@@ -14,6 +14,7 @@ import { createServer as createHttpServer, type RequestListener } from 'node:htt
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
+import { generate, type Packet } from 'mqtt-packet';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/schema.ts';
@@ -460,6 +461,31 @@ test('a name that cannot be found is told, and one that can with its address', a
     { status: 'ok', message: 'influx.example is 192.0.2.7' },
     { status: 'fail', message: expect.stringContaining('api-v3.voicemonkey.io cannot be found: ENOTFOUND') },
   ]);
+});
+
+test('a broker of the bridge that lets nobody in, or is not there, is told with what to do', async () => {
+  const report = (url: string) => examine({ bridge: { url, username: 'gateway', password: secret } });
+  const answers: Record<string, object> = {
+    taken: { cmd: 'connack', reasonCode: 0, sessionPresent: false },
+    refused: { cmd: 'connack', reasonCode: 0x86, sessionPresent: false },
+  };
+  for (const [name, connack] of Object.entries(answers)) {
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.once('data', () => socket.write(generate(connack as Packet, { protocolVersion: 5 })));
+    });
+    const { of, code, out } = await report(`mqtt://127.0.0.1:${await listening(server)}`);
+    const isGood = name === 'taken';
+    expect(code, name).toBe(isGood ? 0 : 1);
+    expect(of('bridge'), name).toMatchObject([{ status: isGood ? 'ok' : 'fail' }]);
+    expect(of('bridge')[0]?.do ?? '', name).toMatch(isGood ? /^$/ : /bridge\.password/);
+    expect(out, name).not.toContain(secret);
+  }
+  const { of } = await report(`mqtt://127.0.0.1:${await freePort()}`);
+  expect(of('bridge')).toMatchObject([
+    { status: 'fail', message: expect.stringContaining('ECONNREFUSED'), do: expect.any(String) },
+  ]);
+  expect((await examine()).of('bridge')).toMatchObject([{ status: 'skipped' }]);
 });
 
 describe('the clock', () => {

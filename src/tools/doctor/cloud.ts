@@ -1,7 +1,10 @@
 // The services the gateway talks to. Leaves nothing behind there: InfluxDB is sent a write of a comment, which needs
-// the right to write and stores no point; Flume a login; VoiceMonkey, where every call counts and may speak, nothing.
+// the right to write and stores no point; the bridge's brokers a connection; Flume a login; VoiceMonkey, where every
+// call counts and may speak, nothing.
 
+import { BridgeConnection, ConnectionRefused } from '../../bridge/connection.ts';
 import type { Config } from '../../config/schema.ts';
+import { bridgeOptions } from '../../config/stage-options.ts';
 import { InfluxWriter } from '../../forwarder/influx-write.ts';
 import { errorCode } from '../../platform/errors.ts';
 import { type Check, type Finding, fail, networkTodo, ok, skipped, warn } from './check.ts';
@@ -47,7 +50,8 @@ export function influxCheck({ influx }: Config, wallMs: () => number): Check {
     name: 'influxdb',
     run: async (signal) => {
       const { url, token, org, bucket } = influx;
-      if (url === undefined) return [skipped('influx.url is not set: points stay in the local journal')];
+      if (url === undefined)
+        return [skipped('influx.url is not set: points stay in the local journal, or go over the bridge')];
       let version: string;
       try {
         version = await versionOf(url, signal);
@@ -137,6 +141,40 @@ function unexpected(message: string): Finding {
     `whoever answers is no InfluxDB: ${message}`,
     'look at influx.url; a login page of the network answers like this too',
   );
+}
+
+export function bridgeCheck(config: Config): Check {
+  const options = bridgeOptions(config);
+  return {
+    name: 'bridge',
+    run: async () => {
+      if (options === undefined) return [skipped('bridge.url is not set')];
+      // Under a name of its own: with the gateway's the broker would end the connection of the one that runs.
+      const asked = { ...options, clientId: `${options.clientId}-doctor`, timeoutMs: requestTimeoutMs };
+      return await Promise.all(
+        options.urls.map(async (url) => {
+          try {
+            (await BridgeConnection.open(url, asked)).close();
+            return ok(`${url} lets this account connect; whether it may publish shows with the first points`);
+          } catch (error) {
+            return brokerFinding(url, error);
+          }
+        }),
+      );
+    },
+  };
+}
+
+function brokerFinding(url: string, error: unknown): Finding {
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof ConnectionRefused) {
+    return fail(`${url} refuses the connection: ${message}`, 'look at bridge.username and bridge.password');
+  }
+  const code = errorCode(error) ?? message;
+  const todo = /CERT|TLS|SSL|certificate/.test(code)
+    ? "set bridge.ca_path to the CA of the broker; its certificate must name the broker's address"
+    : networkTodo(code);
+  return fail(`${url} cannot be reached: ${code}`, todo);
 }
 
 export function flumeCheck({ flume }: Config): Check {

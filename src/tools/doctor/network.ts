@@ -8,6 +8,7 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { connect, type PeerCertificate } from 'node:tls';
 import type { Config } from '../../config/schema.ts';
+import { bridgeOptions } from '../../config/stage-options.ts';
 import { errorCode } from '../../platform/errors.ts';
 import { type Check, type Finding, fail, networkTodo, ok, skipped, warn } from './check.ts';
 
@@ -18,9 +19,11 @@ const renewDays = 30;
 const warnDays = 14;
 
 /** Servers somebody asked for; without credentials nothing is sent to Flume or VoiceMonkey. */
-function hostsOf({ influx, flume, voicemonkey }: Config): string[] {
+function hostsOf(config: Config): string[] {
+  const { influx, flume, voicemonkey } = config;
   const urls = [
     influx.url,
+    ...(bridgeOptions(config)?.urls ?? []),
     flume.clientId === undefined ? undefined : flume.baseUrl,
     voicemonkey.token === undefined ? undefined : voicemonkey.baseUrl,
   ];
