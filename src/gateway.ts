@@ -27,7 +27,13 @@ import { Backups } from './backup/backups.ts';
 import { Bridge } from './bridge/bridge.ts';
 import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
-import { bridgeOptions, historyOptions, influxTarget, journalOptions } from './config/stage-options.ts';
+import {
+  bridgeOptions,
+  historyOptions,
+  influxTarget,
+  journalOptions,
+  sessionOptions,
+} from './config/stage-options.ts';
 import { Forwarder } from './forwarder/forwarder.ts';
 import { RemoteClock } from './forwarder/remote-clock.ts';
 import { LearntTypes } from './forwarder/server-types.ts';
@@ -60,9 +66,9 @@ import type { Operation, Operations } from './platform/operations.ts';
 import { copyToMemory, isWritable, readOnlyDisk } from './platform/stand-in.ts';
 import type { Store } from './platform/store.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
+import { fileWitness } from './platform/witness.ts';
 import { operations as deviceOperations } from './registry/operations.ts';
 import { Registry } from './registry/registry.ts';
-import { fileWitness } from './registry/witness.ts';
 import { Rules } from './rules/engine.ts';
 import { silenceRule } from './rules/silence.ts';
 import { wetRule } from './rules/wet.ts';
@@ -72,6 +78,8 @@ import { MqttSource } from './sources/mqtt/mqtt-source.ts';
 import { Audit } from './users/audit.ts';
 import { auditOperations } from './users/audit-operations.ts';
 import { auditedOperations } from './users/audited-operations.ts';
+import { userOperations } from './users/operations.ts';
+import { openPeople } from './users/people.ts';
 
 /** The gateway's own points and messages carry this device id; the registry refuses it to others. */
 const gatewayDeviceId = 'gateway';
@@ -324,6 +332,16 @@ async function start(
     log: stageLog('audit'),
   });
   onClose('audit', () => audit.close());
+  const people = await openPeople({
+    store: room('users'),
+    time: dates,
+    monotonicMs: () => clock.monotonicMs(),
+    randomBytes,
+    witness: fileWitness(paths.usersWitness),
+    audit,
+    ...sessionOptions(config),
+  });
+  onClose('people', () => people.sessions.close());
   const registry = await Registry.open({
     store: room('registry'),
     clock,
@@ -491,6 +509,7 @@ async function start(
     mqtt: mqtt.stats(),
     registry: registry.stats(),
     audit: audit.stats(),
+    people: people.signIn.stats(),
     backups: backups.stats(),
     rules: rules.stats(),
     alarms: { ...board.stats(), list: board.list() },
@@ -535,6 +554,7 @@ async function start(
     ...journalOperations(journal),
     ...backups.operations,
     ...(history ? historyOperations(history, clock) : []),
+    ...userOperations(people.users, people),
     ...auditOperations(audit),
     ['gateway.status', status],
   ]);
@@ -558,6 +578,9 @@ async function start(
     onClose('ports', () => rm(paths.portsFile, { force: true }));
   } catch (error) {
     log.error({ event: 'ports_unwritten', ports, err: error }, 'ports.json cannot be written');
+  }
+  if (!people.users.hasAdmin) {
+    log.info({ event: 'unclaimed' }, 'No administrator yet: iotflow users claim-code, or iotflow users add');
   }
   return { ports, operations, figures };
 }

@@ -20,6 +20,7 @@ import type { RulesStats } from '../rules/engine.ts';
 import type { HostHealthStats } from '../sources/host/host-health.ts';
 import type { MqttSource } from '../sources/mqtt/mqtt-source.ts';
 import type { AuditStats } from '../users/audit.ts';
+import type { SignInStats } from '../users/sign-in.ts';
 import type { Health, HealthReason } from './health.ts';
 import type { Labels, MetricFamily, Sample } from './metrics.ts';
 
@@ -40,6 +41,7 @@ export interface GatewayFigures {
   readonly mqtt: ReturnType<MqttSource['stats']>;
   readonly registry: RegistryStats;
   readonly audit: AuditStats;
+  readonly people: SignInStats;
   readonly backups: BackupsStats;
   readonly rules: RulesStats;
   readonly alarms: AlarmBoardStats & { readonly list: readonly AlarmView[] };
@@ -509,8 +511,23 @@ function historyFamilies({ history }: GatewayFigures): MetricFamily[] {
   ];
 }
 
-function auditFamilies({ audit }: GatewayFigures): MetricFamily[] {
+function peopleFamilies({ audit, people }: GatewayFigures): MetricFamily[] {
+  const { users, sessions, lockout, passwords } = people;
   return [
+    gauge('users', 'Users, disabled ones too.', users.users),
+    gauge('users_admins', 'Administrators who may log in.', users.admins),
+    gauge('user_tokens', 'API tokens of users.', users.tokens),
+    counter('users_damaged_records_total', 'Users left out at start.', users.damagedRecords),
+    gauge('sessions', 'Logins on record.', sessions.sessions),
+    counter('sessions_begun_total', 'Logins.', sessions.begun),
+    counter('sessions_expired_total', 'Logins that ended by themselves.', sessions.expired),
+    counter('sessions_evicted_total', 'Logins that gave way to newer ones.', sessions.evicted),
+    counter('login_failures_total', 'Wrong passwords and claim codes.', lockout.failures),
+    counter('login_refused_total', 'Logins not looked at for the wrong ones before them.', lockout.refused),
+    gauge('login_lockout_entries', 'Addresses and accounts with wrong passwords.', lockout.entries),
+    counter('password_hashes_total', 'Passwords hashed.', passwords.hashes),
+    counter('password_turned_away_total', 'Logins turned away while too many waited.', passwords.turnedAway),
+    gauge('password_waiting', 'Logins that wait for a processor.', passwords.waiting),
     gauge('audit_entries', 'Changes in the audit log.', audit.entries),
     gauge('audit_bytes', 'What the audit log occupies.', audit.bytes),
     counter('audit_dropped_total', 'Entries gone for being the oldest of too many.', audit.dropped),
@@ -539,7 +556,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...hostFamilies(figures),
     ...backupFamilies(figures),
     ...historyFamilies(figures),
-    ...auditFamilies(figures),
+    ...peopleFamilies(figures),
   ];
 }
 
@@ -579,7 +596,7 @@ const stalledBytes = 1024 * 1024;
  * reason of a gateway that is fine.
  */
 export function healthOf(figures: GatewayFigures): Health {
-  const { journal, wear, forwarder, alarms, buzzer, registry, time, history } = figures;
+  const { journal, wear, forwarder, alarms, buzzer, registry, time, history, people } = figures;
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
   if (journal.isRefusing && journal.trouble !== undefined) {
@@ -640,6 +657,12 @@ export function healthOf(figures: GatewayFigures): Health {
       code: 'REGISTRY_DAMAGED',
       message:
         'Some devices could not be read and cannot connect: see iotflow devices list, add those that are missing.',
+    });
+  }
+  if (people.users.damagedRecords > 0) {
+    worth.push({
+      code: 'USERS_DAMAGED',
+      message: 'Some users could not be read and cannot log in: see iotflow users list, add those missing.',
     });
   }
   if (deadLetters.letters > 0) {

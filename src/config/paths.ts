@@ -7,6 +7,7 @@ export interface DataPaths {
   readonly state: string;
   /** Beside LevelDB's files, which leave it alone: what replaces the one replaces the other. */
   readonly registryWitness: string;
+  readonly usersWitness: string;
   /** LevelDB: recent readings, for queries. */
   readonly history: string;
   /** What exists only while a gateway runs. */
@@ -18,6 +19,7 @@ export function dataPaths(dataDir: string): DataPaths {
   return {
     state: join(dataDir, 'state'),
     registryWitness: join(dataDir, 'state', 'registry-revisions'),
+    usersWitness: join(dataDir, 'state', 'users-revisions'),
     history: join(dataDir, 'history'),
     controlSocket: join(dataDir, 'run', 'control.sock'),
     portsFile: join(dataDir, 'run', 'ports.json'),

@@ -249,6 +249,10 @@ export const configSchema = v.object({
     max_bytes: atLeast(mebibyte, 512 * mebibyte),
   }),
   rules: v.object({ silent_after_ms: wholeNumber(1_000, 86_400_000, 150_000) }),
+  users: v.object({
+    session_idle_hours: wholeNumber(1, 8_760, 24),
+    session_max_days: wholeNumber(1, 365, 14),
+  }),
   registry: v.object({ devices_max: wholeNumber(1, 100_000, 1_000) }),
   host_health: v.object({
     enabled: yesOrNo(true),

@@ -40,3 +40,7 @@ export function historyOptions({ history }: Config) {
   const { rawHours, maxAgeDays, maxBytes } = history;
   return { rawHours, maxAgeDays, maxBytes };
 }
+
+export function sessionOptions({ users }: Config) {
+  return { idleMs: users.sessionIdleHours * 3_600_000, lifetimeMs: users.sessionMaxDays * dayMs };
+}

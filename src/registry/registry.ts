@@ -5,9 +5,9 @@
 import type { Clock } from '../platform/clock.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { Store } from '../platform/store.ts';
+import type { Witness } from '../platform/witness.ts';
 import { createApiKey, keyIdOf, matchesKey, type RandomBytes } from './api-key.ts';
 import { checkDeviceId, checkLabel, type Device, decodeDevice, encodeDevice } from './device.ts';
-import type { Witness } from './witness.ts';
 
 const defaults = { devicesMax: 1_000 };
 

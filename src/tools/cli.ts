@@ -18,6 +18,7 @@ import { historyCommands } from './history.ts';
 import { journalCommands } from './journal.ts';
 import { restoreCommand } from './restore.ts';
 import { statusCommand } from './status.ts';
+import { userCommands } from './users.ts';
 
 const exitCodes = { done: 0, failed: 1, calledWrongly: 2 } as const;
 
@@ -34,6 +35,7 @@ export interface CliContext {
 const operatorCommands: readonly Command[] = [
   checkConfigCommand,
   ...deviceCommands,
+  ...userCommands,
   ...alarmCommands,
   ...journalCommands,
   ...deadLetterCommands,

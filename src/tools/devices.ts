@@ -3,9 +3,9 @@
 import { randomBytes } from 'node:crypto';
 import { dataPaths } from '../config/paths.ts';
 import { systemClock } from '../platform/clock.ts';
+import { fileWitness } from '../platform/witness.ts';
 import { operations, type ShownDevice } from '../registry/operations.ts';
 import { Registry } from '../registry/registry.ts';
-import { fileWitness } from '../registry/witness.ts';
 import { answer, type Call, type Command, configOption, formatTable, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';
 import { callOperation, type OpenStored } from './operator.ts';

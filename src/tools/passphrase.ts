@@ -49,7 +49,8 @@ function checked(passphrase: string | undefined, origin: string): string | undef
   throw new GatewayError('PASSPHRASE_INVALID', `${origin}: expected at least ${charactersMin} characters`);
 }
 
-async function typeHidden(call: Call, question: string): Promise<string> {
+/** What is typed at the terminal, without showing it. Throws GatewayError `PASSPHRASE_INVALID` when given up. */
+export async function typeHidden(call: Call, question: string): Promise<string> {
   const { stdin } = process;
   call.stderr.write(question);
   stdin.setRawMode(true);

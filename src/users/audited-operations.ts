@@ -4,11 +4,20 @@
 import type { Operation, Operations } from '../platform/operations.ts';
 import type { AuditTrail } from './audit.ts';
 
-/** Operation → the argument that names what it changes. */
+/** Operation → the argument that names what it changes; none for the gateway itself. */
 const changes: Readonly<Record<string, string>> = {
   'devices.add': 'device_id',
   'devices.rotate': 'device_id',
   'devices.revoke': 'device_id',
+  'users.add': 'name',
+  'users.passwd': 'name',
+  'users.role': 'name',
+  'users.disable': 'name',
+  'users.enable': 'name',
+  'users.remove': 'name',
+  'users.claim_code': '',
+  'users.token_add': 'name',
+  'users.token_revoke': 'name',
   'alarms.acknowledge': 'id',
   'alarms.silence': 'id',
   'dead-letters.replay': 'ids',
@@ -17,6 +26,7 @@ const changes: Readonly<Record<string, string>> = {
 };
 
 function targetOf(args: Parameters<Operation>[0], name: string): string {
+  if (name === '') return 'gateway';
   const value = args[name];
   if (value === undefined) return 'all';
   return typeof value === 'string' ? value : JSON.stringify(value);

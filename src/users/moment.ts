@@ -47,3 +47,13 @@ export function isoTime(wallMs: number): string {
   const time = new Date(wallMs);
   return Number.isNaN(time.getTime()) ? new Date(0).toISOString() : time.toISOString();
 }
+/** How long ago it was, at least. */
+export function elapsedMs(moment: Moment, time: KnownTime): number {
+  const runningMs = Number(time.bootNs() / nsPerMs);
+  const { boot, bootMs = 0 } = moment;
+  if (boot === time.boot) return Math.max(0, runningMs - bootMs);
+  const isDated = boot === undefined || time.dateOf(boot, BigInt(Math.round(bootMs)) * nsPerMs) !== undefined;
+  const byDateMs = isDated ? time.wallMs() - dated(moment, time).wallMs : 0;
+  // It was before this boot, so this boot's running time has passed since.
+  return Math.max(0, byDateMs, boot === undefined ? 0 : runningMs);
+}

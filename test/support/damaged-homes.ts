@@ -15,8 +15,8 @@ import { systemClock } from '../../src/platform/clock.ts';
 import { systemDisk } from '../../src/platform/disk.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog, type Log } from '../../src/platform/log.ts';
+import { fileWitness } from '../../src/platform/witness.ts';
 import { Registry } from '../../src/registry/registry.ts';
-import { fileWitness } from '../../src/registry/witness.ts';
 import { type Damage, filesBelow, isAddition } from './damage.ts';
 import { drain, line, linesOf } from './journal.ts';
 

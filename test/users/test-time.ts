@@ -27,6 +27,10 @@ export class TestTime implements KnownTime {
     return start === undefined ? undefined : { timeNs: BigInt(start) * 1_000_000n + bootNs, isCertain: true };
   }
 
+  monotonicMs(): number {
+    return this.#ranMs;
+  }
+
   passMs(ms: number): void {
     this.#ranMs += ms;
   }

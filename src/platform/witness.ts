@@ -1,13 +1,13 @@
-// Which revision of each device's record is the newest, in a small file of its own. LevelDB can lose its last writes
-// and show the ones before: a key that was revoked would hold again. With a witness an old record is known for what it
-// is. Promises: replaced whole; one that is missing or damaged says nothing, and is written anew.
+// Which revision of each record (of a device, a user) is the newest, in a small file of its own. LevelDB can lose its
+// last writes and show the ones before: a key that was revoked would hold again. With a witness an old record is known
+// for what it is. Promises: replaced whole; one that is missing or damaged says nothing, and is written anew.
 
 import { readFile } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
-import { replaceFile } from '../platform/disk.ts';
+import { replaceFile } from './disk.ts';
 
 export interface Witness {
-  /** By device id; undefined when there is none to be read. */
+  /** By id; undefined when there is none to be read. */
   read(): Promise<ReadonlyMap<string, number> | undefined>;
   /** Durable when it resolves. Throws what the disk throws. */
   write(revisions: ReadonlyMap<string, number>): Promise<void>;
