@@ -14,7 +14,7 @@ import { dirname, join } from 'node:path';
 import { AlarmBoard, type AlarmChange } from './alarms/board.ts';
 import { buzzer } from './alarms/buzzer.ts';
 import { operations as alarmOperations } from './alarms/operations.ts';
-import { deviceKeys } from './api/access.ts';
+import { everyCaller } from './api/access.ts';
 import { Api } from './api/api.ts';
 import { ControlSocket } from './api/control-socket.ts';
 import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts';
@@ -22,6 +22,7 @@ import type { Health } from './api/health.ts';
 import { alarmRoutes } from './api/routes/alarms.ts';
 import { gatewayRoutes } from './api/routes/gateway.ts';
 import { influxdbRoutes } from './api/routes/influxdb.ts';
+import { peopleRoutes } from './api/routes/people.ts';
 import { telemetryRoutes } from './api/routes/telemetry.ts';
 import { Backups } from './backup/backups.ts';
 import { Bridge } from './bridge/bridge.ts';
@@ -533,10 +534,11 @@ async function start(
         routes: [
           ...alarmRoutes(board),
           ...gatewayRoutes(figures),
+          ...peopleRoutes(people, audit),
           ...telemetryRoutes(telemetry),
           ...influxdbRoutes(telemetry),
         ],
-        authenticate: deviceKeys(registry),
+        authenticate: everyCaller(registry, people),
         audit,
         lanPlaintext: config.http.lanPlaintext,
         log: stageLog('api'),

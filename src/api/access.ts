@@ -7,12 +7,16 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { BlockList, isIPv4 } from 'node:net';
 import type { Registry } from '../registry/registry.ts';
+import type { People } from '../users/people.ts';
+import type { User } from '../users/user.ts';
 import { refusal } from './refusal.ts';
 import type { Answer, Caller, Role, Route } from './route.ts';
 
 export interface Authenticate {
   /** Whose key this is; undefined for anything else. */
   readonly key: (text: string) => Caller | undefined | Promise<Caller | undefined>;
+  /** Whose session the cookie is. */
+  readonly session?: (cookie: string) => Caller | undefined;
 }
 
 /** Keys of devices and of service accounts. */
@@ -23,6 +27,22 @@ export function deviceKeys(registry: Pick<Registry, 'verifyKey'>): Authenticate 
       if (device === undefined) return undefined;
       return { kind: device.service ? 'service' : 'device', deviceId: device.deviceId };
     },
+  };
+}
+
+function userCaller(user: User | undefined): Caller | undefined {
+  return user && { kind: 'user', name: user.name, role: user.role };
+}
+
+/** Keys of devices, API tokens of users, and sessions. */
+export function everyCaller(
+  registry: Pick<Registry, 'verifyKey'>,
+  { users, sessions }: Pick<People, 'users' | 'sessions'>,
+): Authenticate {
+  const devices = deviceKeys(registry);
+  return {
+    key: (text) => (text.startsWith('gu_') ? userCaller(users.verifyToken(text)) : devices.key(text)),
+    session: (cookie) => userCaller(sessions.verify(cookie)),
   };
 }
 

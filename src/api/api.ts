@@ -19,6 +19,7 @@ import type { MetricFamily } from './metrics.ts';
 import { isForClient, refusal } from './refusal.ts';
 import { type Answer, actorOf, type Caller, type Route, type RouteRequest } from './route.ts';
 import { pageRoutes } from './routes/pages.ts';
+import { sessionCookie } from './session-cookie.ts';
 
 const limits = {
   bodyBytesMax: 64 * 1024,
@@ -261,7 +262,12 @@ export class Api {
       return { refused: refusal('CROSS_SITE', 'pages of other sites may not ask this') };
     }
     const key = keyOf(headers);
-    const caller = (key === undefined ? undefined : await this.#options.authenticate?.key(key)) ?? nobody;
+    const { authenticate } = this.#options;
+    // A key that does not hold is no reason to look at the cookie: whoever sends one means it.
+    const cookie = key === undefined ? sessionCookie(headers, isSecure(request)) : undefined;
+    const known =
+      key === undefined ? cookie && authenticate?.session?.(cookie) : await authenticate?.key(key);
+    const caller = known || nobody;
     const refused = denial(route, caller, isLocalRequest);
     return refused === undefined ? { caller } : { refused };
   }

@@ -1,6 +1,7 @@
 // `iotflow audit`: who changed what.
 
-import { auditOperations, type ShownAudit } from '../users/audit-operations.ts';
+import type { ShownAudit } from '../users/audit.ts';
+import { auditOperations } from '../users/audit-operations.ts';
 import { openStoredAudit } from './audit-trail.ts';
 import { answer, type Command, configOption, formatTable, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';

@@ -42,6 +42,15 @@ export interface ShownEntry {
   readonly address?: string;
 }
 
+export interface ShownAudit {
+  readonly count: number;
+  readonly entries: readonly ShownEntry[];
+  /** Gone for being the oldest of too many, since the first. */
+  readonly dropped: number;
+  /** Damaged or missing. */
+  readonly damaged: number;
+}
+
 export interface AuditStats {
   readonly entries: number;
   readonly bytes: number;
@@ -180,6 +189,12 @@ export class Audit implements AuditTrail {
       if (entry !== undefined) found.push(this.#shown(entry));
     }
     return found;
+  }
+
+  async page(wanted: { readonly limit?: number; readonly before?: number }): Promise<ShownAudit> {
+    const entries = await this.list(wanted);
+    const { dropped, damaged } = this.stats();
+    return { count: entries.length, entries, dropped, damaged };
   }
 
   stats(): AuditStats {

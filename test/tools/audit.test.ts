@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { runCli } from '../../src/tools/cli.ts';
-import type { ShownAudit } from '../../src/users/audit-operations.ts';
+import type { ShownAudit } from '../../src/users/audit.ts';
 import { openGateway } from '../support/gateway.ts';
 import { tempFolder } from '../support/temp.ts';
 
