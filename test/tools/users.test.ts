@@ -1,7 +1,7 @@
 // A password is typed into standard input, never an argument.
 
 import { spawn } from 'node:child_process';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { runCli } from '../../src/tools/cli.ts';
 import { mainJs, startGateway, writeConfig } from '../support/gateway-process.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -114,8 +114,9 @@ test('a new gateway says how it is claimed, and its log does not hold the code',
   const shown = await iotflow(config, ['users', 'claim-code', '--json']);
   const { code, expires_in_s } = JSON.parse(shown.out) as { code: string; expires_in_s: number };
   expect(expires_in_s).toBe(900);
-  expect(gateway.output()).toContain('iotflow users claim-code');
+  // What the process has written comes through a pipe, in its own time.
+  await vi.waitFor(() => expect(gateway.output()).toContain('iotflow users claim-code'), { timeout: 20_000 });
+  expect(await gateway.stop()).toBe(0);
   expect(gateway.output()).not.toContain(code);
   expect(gateway.output()).not.toContain(code.replaceAll('-', ''));
-  expect(await gateway.stop()).toBe(0);
 });
