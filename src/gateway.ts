@@ -538,6 +538,7 @@ async function start(
           ...telemetryRoutes(telemetry),
           ...influxdbRoutes(telemetry),
         ],
+        version: parts.version,
         authenticate: everyCaller(registry, people),
         audit,
         lanPlaintext: config.http.lanPlaintext,

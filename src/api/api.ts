@@ -16,6 +16,7 @@ import { isOwnHost } from './host-header.ts';
 import { checkInput } from './input.ts';
 import { parseJson, parseText } from './json-body.ts';
 import type { MetricFamily } from './metrics.ts';
+import { openApiRoute } from './openapi.ts';
 import { isForClient, refusal } from './refusal.ts';
 import { type Answer, actorOf, type Caller, type Route, type RouteRequest } from './route.ts';
 import { pageRoutes } from './routes/pages.ts';
@@ -43,6 +44,8 @@ export interface ApiOptions {
   /** Further names this machine is reached by, besides its host name, `{host name}.local` and addresses. */
   readonly hostNames?: readonly string[];
   readonly routes?: readonly Route[];
+  /** For the OpenAPI document. */
+  readonly version?: string;
   /** Without, nobody has a key. */
   readonly authenticate?: Authenticate;
   /** Other machines may ask every route without TLS. Default: only those that need no key. */
@@ -117,7 +120,8 @@ export class Api {
         counts.refused += 1;
         answerClientError(error, socket);
       },
-      // Schemas are held against the input in input.ts; naming compilers keeps fastify from loading its own, ajv among them: some 6 MB.
+      // Schemas are held against the input in input.ts; naming compilers keeps fastify from loading its own, ajv among
+      // them: some 6 MB.
       schemaController: { compilersFactory: { buildValidator: noSchema, buildSerializer: noSchema } },
       routerOptions: { maxParamLength: limits.pathCharactersMax },
       // Else a path that cannot be decoded is answered in fastify's own form.
@@ -129,7 +133,8 @@ export class Api {
     app.server.maxConnections = limits.connectionsMax;
     const api = new Api(app, options, counts);
     api.#guard();
-    api.#register([...pageRoutes(options), ...(options.routes ?? [])]);
+    const routes = [...pageRoutes(options), ...(options.routes ?? [])];
+    api.#register([...routes, openApiRoute(routes, options.version ?? '0.0.0')]);
     const host = options.host ?? '127.0.0.1';
     try {
       await app.listen({ host, port: options.port });

@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
 import type { Authenticate } from '../../src/api/access.ts';
 import type { GatewayFigures } from '../../src/api/figures.ts';
+import { openApiRoute } from '../../src/api/openapi.ts';
 import { type Caller, type Route, route } from '../../src/api/route.ts';
 import { alarmRoutes } from '../../src/api/routes/alarms.ts';
 import { gatewayRoutes } from '../../src/api/routes/gateway.ts';
@@ -275,9 +276,11 @@ describe('every route the gateway has', () => {
     'POST /api/v1/alarms/{id}/acknowledge': ['401 401 + + + +', 'T T T T T T'],
     'POST /api/v1/alarms/acknowledge': ['401 401 + + + +', 'T T T T T T'],
     'POST /api/v1/alarms/silence': ['+ + + + + +', '+ + + + + +'],
+    'GET /api/v1/openapi.json': ['+ + + + + +', '+ + + + + +'],
     'GET /api/v1/gateway': ['401 401 + + + +', 'T T T T T T'],
   };
   const all = [...pageRoutes({ health: () => ({ ok: true, reasons: [] }), metrics: () => [] }), ...routes];
+  all.push(openApiRoute(all, '1.0.0'));
 
   test('is in this table, and nothing else is', () => {
     expect(all.map(({ method, path }) => `${method} ${path}`).sort()).toEqual(Object.keys(table).sort());

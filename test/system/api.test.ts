@@ -1,6 +1,11 @@
 // The HTTP API of a whole gateway: what a person or a program can do about an alarm.
 
+import { Validator } from '@seriousme/openapi-schema-validator';
+import * as v from 'valibot';
 import { expect, test } from 'vitest';
+import { alarmRoutes } from '../../src/api/routes/alarms.ts';
+import { gatewayRoutes } from '../../src/api/routes/gateway.ts';
+import { pageRoutes } from '../../src/api/routes/pages.ts';
 import { ask, type Reply } from '../support/api.ts';
 import { connectDevice, openGateway } from '../support/gateway.ts';
 import { isSounding, makeLed } from '../support/led.ts';
@@ -57,4 +62,38 @@ test('an alarm is seen and silenced by anyone, and acknowledged with the key of 
 
   await gateway.operations.get('devices.revoke')?.({ device_id: 'home' });
   expect(await get('/api/v1/gateway', home)).toMatchObject({ status: 401 });
+});
+
+test('the OpenAPI document is valid, has every route, and the gateway answers as it says', async () => {
+  const gateway = await openGateway(tempFolder());
+  const probe = await connectDevice(gateway, 'kitchen-probe');
+  await probe.publishAsync('iotflow/devices/kitchen-probe/telemetry/leak', '{"wet": true}', { qos: 1 });
+  const { apiKey } = await connectDevice(gateway, 'home', { service: true });
+  const api = { port: gateway.ports.http };
+  const document = JSON.parse((await ask(api, '/api/v1/openapi.json')).body) as {
+    paths: Record<string, Record<string, { responses: Record<string, unknown> }>>;
+  };
+  const { valid, errors } = await new Validator().validate(structuredClone(document));
+  expect({ valid, errors }).toEqual({ valid: true, errors: undefined });
+
+  // The same schemas the document is made of.
+  const routes = [
+    ...pageRoutes({ health: () => gateway.health(), metrics: () => [] }),
+    ...alarmRoutes({} as Parameters<typeof alarmRoutes>[0]),
+    ...gatewayRoutes(() => gateway.figures()),
+  ];
+  for (const { method, path, answers } of routes) {
+    const described = document.paths[path]?.[method.toLowerCase()]?.responses ?? {};
+    for (const key of ['', apiKey]) {
+      const asked = path.replace('{id}', 'wet%2Fkitchen-probe');
+      const { status, body } = await ask(api, asked, method, { 'x-api-key': key });
+      expect(Object.keys(described), `${method} ${path}`).toContain(String(status));
+      const form = answers[status];
+      if (typeof form !== 'object' || form.schema === undefined) continue;
+      const answer: unknown = form.contentType === undefined ? JSON.parse(body) : body;
+      const { issues = [] } = v.safeParse(form.schema, answer);
+      expect(issues.map((issue) => `${path} ${v.getDotPath(issue)}: ${issue.message}`)).toEqual([]);
+    }
+  }
+  expect(Object.values(document.paths).flatMap(Object.keys)).toHaveLength(routes.length + 1);
 });

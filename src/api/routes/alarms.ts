@@ -13,6 +13,34 @@ const id = v.pipe(
   v.examples(['wet/kitchen-probe']),
 );
 
+const time = v.pipe(v.string(), v.isoTimestamp());
+const count = v.pipe(v.number(), v.integer());
+
+const alarmSchema = v.strictObject({
+  id,
+  state: v.picklist(['unacknowledged', 'acknowledged', 'returned-unacknowledged', 'latched', 'shelved']),
+  priority: v.picklist(['critical', 'high', 'low', 'notice']),
+  device_id: v.string(),
+  message: v.pipe(v.string(), v.examples(['Water at kitchen-probe'])),
+  active: v.boolean(),
+  acknowledged: v.boolean(),
+  raised_at: v.pipe(v.nullable(time), v.description('null while the date is not known')),
+  is_raised_uncertain: v.optional(v.boolean()),
+  raised_ago_ms: v.optional(v.number()),
+  raised_count: count,
+});
+
+const alarmsSchema = v.strictObject({
+  alarms: v.array(alarmSchema),
+  count,
+  sound: v.picklist(['off', 'trouble', 'high', 'critical']),
+  is_silenced: v.boolean(),
+});
+
+const acknowledgedSchema = v.strictObject({ acknowledged: v.array(id), count });
+
+const silencedSchema = v.strictObject({ for_ms: count, until: v.nullable(time) });
+
 const acknowledgers: readonly Role[] = ['device', 'service', 'viewer', 'admin'];
 
 function viewOf(alarm: AlarmView) {
@@ -50,7 +78,7 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       summary: 'Every alarm that is not normal, the most important first',
       access: 'anyone',
       isPlaintextAllowed: true,
-      answers: { 200: 'The alarms, and what they sound like' },
+      answers: { 200: { description: 'The alarms, and what they sound like', schema: alarmsSchema } },
       handle: () => {
         const alarms = board.list().map(viewOf);
         const { sound, isHushed } = board.stats();
@@ -65,7 +93,10 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       access: acknowledgers,
       audit: 'alarm.acknowledge',
       params: v.object({ id }),
-      answers: { 200: 'It is quiet, and that is on the disk', 404: 'There is no such alarm' },
+      answers: {
+        200: { description: 'It is quiet, and that is on the disk', schema: acknowledgedSchema },
+        404: 'There is no such alarm',
+      },
       handle: async (request) => {
         const { params, caller } = request;
         if (caller.kind === 'device') {
@@ -84,7 +115,9 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       summary: 'Acknowledge every alarm; a device every one of its own',
       access: acknowledgers,
       audit: 'alarm.acknowledge',
-      answers: { 200: 'They are quiet, and that is on the disk' },
+      answers: {
+        200: { description: 'They are quiet, and that is on the disk', schema: acknowledgedSchema },
+      },
       handle: async (request) => {
         const by = actorOf(request);
         const { caller } = request;
@@ -106,7 +139,12 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       access: 'anyone',
       isPlaintextAllowed: true,
       // Not in the audit log: anyone may ask, again and again, and would push out what else is in it. The board logs it.
-      answers: { 200: 'How long it is quiet; `until` is null while the date is not known' },
+      answers: {
+        200: {
+          description: 'How long it is quiet; `until` is null while the date is not known',
+          schema: silencedSchema,
+        },
+      },
       handle: (request) => {
         const { forMs, untilMs } = board.silence(actorOf(request));
         const until = untilMs === undefined ? null : new Date(untilMs).toISOString();

@@ -1,8 +1,26 @@
 // The gateway about itself, for those who have a key: in one answer what a page shows at the top.
 
+import * as v from 'valibot';
 import { type GatewayFigures, healthOf } from '../figures.ts';
 import { answerHealth } from '../health.ts';
 import { type Route, route } from '../route.ts';
+import { healthSchema } from './pages.ts';
+
+const count = v.pipe(v.number(), v.integer());
+
+const gatewaySchema = v.strictObject({
+  gateway_id: v.string(),
+  version: v.string(),
+  uptime_ms: count,
+  is_date_known: v.boolean(),
+  health: healthSchema,
+  devices: v.strictObject({ count, max: count }),
+  uplink: v.strictObject({
+    state: v.picklist(['disabled', 'idle', 'sending', 'retrying', 'paused']),
+    accepted_points: count,
+  }),
+  alarms: v.strictObject({ count, sound: v.picklist(['off', 'trouble', 'high', 'critical']) }),
+});
 
 export function gatewayRoutes(figures: () => GatewayFigures): Route[] {
   return [
@@ -12,7 +30,7 @@ export function gatewayRoutes(figures: () => GatewayFigures): Route[] {
       tag: 'gateway',
       summary: 'What runs, how it is, and what waits',
       access: ['device', 'service', 'viewer'],
-      answers: { 200: 'The gateway' },
+      answers: { 200: { description: 'The gateway', schema: gatewaySchema } },
       handle: () => {
         const now = figures();
         return {
