@@ -495,6 +495,7 @@ async function start(
   });
   onClose('backups', () => backups.close());
 
+  let api: Api | undefined;
   const figures = (): GatewayFigures => ({
     version: parts.version,
     gatewayId: config.gatewayId,
@@ -515,6 +516,7 @@ async function start(
     rules: rules.stats(),
     alarms: { ...board.stats(), list: board.list() },
     buzzer: led === undefined ? undefined : (led?.stats() ?? null),
+    api: api?.stats(),
     host: host?.stats(),
     history: history === undefined ? undefined : (history?.stats() ?? null),
   });
@@ -525,27 +527,28 @@ async function start(
       ingest.submit(points, { receivedMonotonicMs: clock.monotonicMs() }),
     touch: (deviceId: string) => registry.touch(deviceId, clock.wallMs(), clock.monotonicMs()),
   };
-  const api = config.http.enabled
-    ? await Api.open({
-        host: config.http.host,
-        port: config.http.port,
-        health: () => healthOf(figures()),
-        metrics: () => metricFamilies(figures()),
-        routes: [
-          ...alarmRoutes(board),
-          ...gatewayRoutes(figures),
-          ...peopleRoutes(people, audit),
-          ...telemetryRoutes(telemetry),
-          ...influxdbRoutes(telemetry),
-        ],
-        version: parts.version,
-        authenticate: everyCaller(registry, people),
-        audit,
-        lanPlaintext: config.http.lanPlaintext,
-        log: stageLog('api'),
-      })
-    : undefined;
-  if (api !== undefined) onClose('api', () => api.close());
+  if (config.http.enabled) {
+    api = await Api.open({
+      host: config.http.host,
+      port: config.http.port,
+      health: () => healthOf(figures()),
+      metrics: () => metricFamilies(figures()),
+      routes: [
+        ...alarmRoutes(board),
+        ...gatewayRoutes(figures),
+        ...peopleRoutes(people, audit),
+        ...telemetryRoutes(telemetry),
+        ...influxdbRoutes(telemetry),
+      ],
+      version: parts.version,
+      authenticate: everyCaller(registry, people),
+      audit,
+      lanPlaintext: config.http.lanPlaintext,
+      clock,
+      log: stageLog('api'),
+    });
+    onClose('api', () => api?.close() ?? Promise.resolve());
+  }
   const ports: GatewayPorts = { ...mqtt.ports, http: api?.port };
 
   const status: Operation = async () => ({ health: healthOf(figures()), ports, figures: figures() });

@@ -7,6 +7,7 @@ import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import type { TLSSocket } from 'node:tls';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import type { Clock } from '../platform/clock.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { AuditTrail } from '../users/audit.ts';
@@ -17,6 +18,7 @@ import { checkInput } from './input.ts';
 import { parseJson, parseText } from './json-body.ts';
 import type { MetricFamily } from './metrics.ts';
 import { openApiRoute } from './openapi.ts';
+import { RateLimits } from './rate-limits.ts';
 import { isForClient, refusal } from './refusal.ts';
 import { type Answer, actorOf, type Caller, type Route, type RouteRequest } from './route.ts';
 import { pageRoutes } from './routes/pages.ts';
@@ -52,6 +54,7 @@ export interface ApiOptions {
   readonly lanPlaintext?: boolean;
   /** Told of what was changed, by the routes that have `audit`. */
   readonly audit?: AuditTrail;
+  readonly clock: Pick<Clock, 'monotonicMs'>;
   readonly log: Log;
 }
 
@@ -61,9 +64,14 @@ interface Counts {
   refused: number;
   /** Answered with 500. */
   failed: number;
+  /** Answered with 429. */
+  limited: number;
 }
 
-export type ApiStats = Readonly<Counts>;
+export interface ApiStats extends Readonly<Counts> {
+  /** Callers and addresses whose rate is kept. */
+  readonly buckets: number;
+}
 
 /** Bytes that are no HTTP request, or one whose header never ends: answered on the bare socket. */
 function answerClientError(error: Error, socket: Socket): void {
@@ -90,6 +98,7 @@ export class Api {
   readonly #options: ApiOptions;
   readonly #names: ReadonlySet<string>;
   readonly #counts: Counts;
+  readonly #rates: RateLimits;
   #closing: Promise<void> | undefined;
 
   private constructor(app: FastifyInstance, options: ApiOptions, counts: Counts) {
@@ -98,12 +107,13 @@ export class Api {
     this.#app = app;
     this.#counts = counts;
     this.#options = options;
+    this.#rates = new RateLimits({ clock: options.clock });
     this.#names = new Set([own, `${own}.local`, ...further.map((name) => name.toLowerCase())]);
   }
 
   /** @throws GatewayError `LISTEN_FAILED` when the port is taken or the address is not this machine's. */
   static async open(options: ApiOptions): Promise<Api> {
-    const counts: Counts = { requests: 0, refused: 0, failed: 0 };
+    const counts: Counts = { requests: 0, refused: 0, failed: 0, limited: 0 };
     const app = fastify({
       logger: false,
       bodyLimit: limits.bodyBytesMax,
@@ -159,7 +169,7 @@ export class Api {
   }
 
   stats(): ApiStats {
-    return { ...this.#counts };
+    return { ...this.#counts, buckets: this.#rates.buckets };
   }
 
   /** Ends open connections too. Idempotent. */
@@ -273,6 +283,12 @@ export class Api {
     const known =
       key === undefined ? cookie && authenticate?.session?.(cookie) : await authenticate?.key(key);
     const caller = known || nobody;
+    const waitMs = this.#rates.take(caller, ip);
+    if (waitMs !== undefined) {
+      this.#counts.limited += 1;
+      const notes = { retryAfterS: waitMs / 1000 };
+      return { refused: refusal('RATE_LIMITED', 'too many requests; see Retry-After', notes) };
+    }
     const refused = denial(route, caller, isLocalRequest);
     return refused === undefined ? { caller } : { refused };
   }

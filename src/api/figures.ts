@@ -21,6 +21,7 @@ import type { HostHealthStats } from '../sources/host/host-health.ts';
 import type { MqttSource } from '../sources/mqtt/mqtt-source.ts';
 import type { AuditStats } from '../users/audit.ts';
 import type { SignInStats } from '../users/sign-in.ts';
+import type { ApiStats } from './api.ts';
 import type { Health, HealthReason } from './health.ts';
 import type { Labels, MetricFamily, Sample } from './metrics.ts';
 
@@ -47,6 +48,8 @@ export interface GatewayFigures {
   readonly alarms: AlarmBoardStats & { readonly list: readonly AlarmView[] };
   /** Undefined where no buzzer is configured; null where it is and could not be opened. */
   readonly buzzer: LedStats | null | undefined;
+  /** Undefined where HTTP is switched off, and until it is open. */
+  readonly api: ApiStats | undefined;
   /** Undefined where host health is switched off. */
   readonly host: HostHealthStats | undefined;
   /** Undefined where history is switched off; null where it could not be opened. */
@@ -459,6 +462,17 @@ function alarmFamilies({ alarms, buzzer }: GatewayFigures): MetricFamily[] {
   ];
 }
 
+function apiFamilies({ api }: GatewayFigures): MetricFamily[] {
+  if (!api) return [];
+  return [
+    counter('http_requests_total', 'Requests, answered in any way.', api.requests),
+    counter('http_refused_total', 'Answered with 4xx, or no HTTP at all.', api.refused),
+    counter('http_rate_limited_total', 'Answered with 429.', api.limited),
+    counter('http_failed_total', 'Answered with 500.', api.failed),
+    gauge('http_rate_buckets', 'Callers and addresses whose rate is kept.', api.buckets),
+  ];
+}
+
 /** Fields of `host_health` as gauges of the same name; flags become 0 and 1. */
 function hostFamilies({ host }: GatewayFigures): MetricFamily[] {
   return Object.entries(host?.gauges ?? {}).map(([name, value]) =>
@@ -553,6 +567,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...bridgeFamilies(figures),
     ...mqttFamilies(figures),
     ...alarmFamilies(figures),
+    ...apiFamilies(figures),
     ...hostFamilies(figures),
     ...backupFamilies(figures),
     ...historyFamilies(figures),

@@ -4,6 +4,7 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { onTestFinished } from 'vitest';
 import { Api, type ApiOptions } from '../../src/api/api.ts';
+import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 
 export async function openApi(options: Partial<ApiOptions> = {}): Promise<Api> {
@@ -11,6 +12,7 @@ export async function openApi(options: Partial<ApiOptions> = {}): Promise<Api> {
     port: 0,
     health: () => ({ ok: true, reasons: [] }),
     metrics: () => [{ name: 'iotflow_up', help: 'Up.', type: 'gauge', samples: [{ value: 1 }] }],
+    clock: systemClock(),
     log: createLog('silent'),
     ...options,
   });
