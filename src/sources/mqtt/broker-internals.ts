@@ -122,6 +122,9 @@ export interface BrokerSettings {
   readonly sessions: number;
 }
 
+/** Names of at most `topicBytes` that one connection may have us remember. */
+const topicAliasesMax = 32;
+
 export async function openBroker(settings: BrokerSettings): Promise<Broker> {
   const options = {
     persistence: settings.persistence,
@@ -133,6 +136,7 @@ export async function openBroker(settings: BrokerSettings): Promise<Broker> {
     queueLimit: 256,
     maximumPacketSize: settings.packetBytes,
     receiveMaximum: settings.inflightInbound,
+    topicAliasMaximum: topicAliasesMax,
     sessionExpiryIntervalLimit: settings.sessionExpiryS,
     pendingSessionsLimit: settings.sessions,
     maxTopicLevels: 100,

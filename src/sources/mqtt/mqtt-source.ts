@@ -74,7 +74,9 @@ export interface PublishOptions {
 const serverUnavailable = 3;
 const badUserNameOrPassword = 4;
 const notAuthorized = 5;
-const notAuthorizedReason = 0x87;
+/** Reason codes of a DISCONNECT [MQTT 5, 3.14.2.1]. */
+const administrativeAction = 0x98;
+const keepAliveTimeout = 0x8d;
 
 const wantedMax = 4096;
 const sweepMs = 1000;
@@ -222,6 +224,11 @@ export class MqttSource {
       this.#counts.brokerErrors += 1;
       log.error({ event: 'mqtt-broker-error', err: error });
     });
+    broker.on('keepaliveTimeout', (client) => {
+      const { version, connected, conn } = client as BrokerClient;
+      // aedes destroys the connection right after this.
+      if (version === 5 && connected) conn.write(disconnectBytes(keepAliveTimeout));
+    });
     broker.on('unsubscribe', (filters, client) => {
       const connection = this.#connections.get(client as BrokerClient);
       for (const filter of filters as string[]) connection?.filters.delete(filter);
@@ -332,7 +339,11 @@ export class MqttSource {
   #disconnected(connection: Connection): void {
     const { client, session } = connection;
     this.#connections.delete(client);
-    if (session !== undefined) this.#sessions.leave(session);
+    if (session !== undefined) {
+      // A DISCONNECT may have changed it [MQTT 5, 3.14.2.2.2].
+      if (client.version === 5) this.#sessions.setExpiry(session, client.sessionExpiryInterval);
+      this.#sessions.leave(session);
+    }
     if (client._disconnected && connection.willNumber !== undefined)
       this.#sessions.forgetWill(connection.willNumber, client.id);
     this.#disown(connection);
@@ -575,7 +586,7 @@ export class MqttSource {
       client.will = null;
       if (connection.willNumber !== undefined) this.#sessions.forgetWill(connection.willNumber, client.id);
       this.#disown(connection);
-      client.disconnect({ reasonCode: notAuthorizedReason });
+      client.disconnect({ reasonCode: administrativeAction });
       setTimeout(() => client.conn.destroy(), lingerMs).unref();
     }
   }
@@ -611,11 +622,15 @@ function farewellTo(guard: PacketGuard, connected: boolean, offence: Offence, re
   const { version, announcedVersion } = guard;
   // [MQTT-3.1.2-2]
   if (offence === 'protocol-version') return Buffer.from([0x20, 2, 0, 1]);
-  if (version === 5 && connected) return Buffer.from([0xe0, 2, reasonCode, 0]);
+  if (version === 5 && connected) return disconnectBytes(reasonCode);
   if (version !== 0) return Buffer.alloc(0);
   // [MQTT-3.1.4-1 of version 5]; 3.1.1 knows a word for the client id alone [MQTT-3.1.3-9].
   if (announcedVersion === 5) return Buffer.from([0x20, 3, 0, reasonCode, 0]);
   return offence === 'client-id' ? Buffer.from([0x20, 2, 0, 2]) : Buffer.alloc(0);
+}
+
+function disconnectBytes(reasonCode: number): Buffer {
+  return Buffer.from([0xe0, 2, reasonCode, 0]);
 }
 
 function publishTo(broker: Broker, packet: object): Promise<void> {

@@ -207,6 +207,13 @@ export class Sessions {
     return session;
   }
 
+  /** Lazily: nobody is told. */
+  setExpiry(session: Session, expiryS: number): void {
+    if (session.expiryS === expiryS || this.#sessions.get(session.clientId) !== session) return;
+    session.expiryS = expiryS;
+    this.#log.writeLazily([sessionWrite(session)]);
+  }
+
   leave(session: Session): void {
     session.live -= 1;
     session.idleSinceMs = this.#clock.monotonicMs();
