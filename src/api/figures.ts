@@ -428,6 +428,17 @@ function mqttFamilies({ mqtt }: GatewayFigures): MetricFamily[] {
       mqtt.abandonedAcknowledgements,
     ),
     counter('mqtt_dropped_qos0_total', 'QoS 0 messages a slow subscriber missed.', mqtt.droppedQos0),
+    counter(
+      'mqtt_dropped_waiting_total',
+      'Messages a subscriber without a session missed because it acknowledged too slowly.',
+      mqtt.droppedWaiting,
+    ),
+    counter(
+      'mqtt_dropped_too_large_total',
+      'Messages not sent because they exceed what their subscriber takes.',
+      mqtt.droppedTooLarge,
+    ),
+    counter('mqtt_expired_total', 'Messages that expired before they could be sent.', mqtt.expiredMessages),
     counter('mqtt_lost_qos0_total', 'QoS 0 messages that could not be stored.', mqtt.lostQos0),
     counter(
       'mqtt_slow_readers_cut_total',

@@ -7,15 +7,18 @@
 //     `constructor` finds a function there and throws out of the parser. Ours have no prototype.
 //  3. `client.waitForDrain` makes the emitter, and so every publisher, wait for one slow socket: up to a minute in
 //     aedes, a moment in ours (see outflow.ts).
-//  4. `client.deliver0` is captured by every subscription; ours drops at the client's bound.
+//  4. `client.deliver0` and `deliverQoS` are captured by every subscription: ours are the client's `Delivery`.
 //  5. aedes reads with `conn.read(null)`: that is where the packet guard stands.
 //  6. The keep-alive timer is refreshed by packets only: while we hold a client's packets we refresh it.
-//  7. The next packet id starts at random; it is moved past ids that a restored session has in flight.
+//  7. `_parser` emits `packet`; its one listener handles it. `outgoingStream` is asked for right after CONNACK.
 //  8. `_nextBatch` reads on: aedes itself does so only for packets that went through its parser.
 //  9. `_serverKeepAlive`, set before `preConnect` is answered, is told to MQTT 5 clients.
 
+import assert from 'node:assert/strict';
+import type { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { Aedes, type AedesOptions } from 'aedes';
+import type { Subscription } from './subscription.ts';
 
 export interface BrokerPacket {
   /** Absent on wills. */
@@ -26,7 +29,8 @@ export interface BrokerPacket {
   retain: boolean;
   dup?: boolean;
   messageId?: number | undefined;
-  brokerId?: string;
+  /** Null on a retained message for a new subscription. */
+  brokerId?: string | null;
   brokerCounter?: number;
   clientId?: string;
   properties?: Record<string, unknown>;
@@ -43,6 +47,8 @@ export interface BrokerSubscription {
   rap?: boolean;
   nl?: boolean;
   subscriptionIdentifier?: number;
+  /** Ours: what the client asked for, where aedes was told something else. */
+  asked?: Subscription;
 }
 
 type Deliver = (packet: BrokerPacket, done: () => void) => void;
@@ -65,11 +71,12 @@ export interface BrokerClient {
   readonly _keepaliveInterval: number;
   readonly _keepaliveTimer: NodeJS.Timeout | null;
   _serverKeepAlive?: number;
-  _nextId: number;
   will: BrokerPacket | null;
   _will: BrokerPacket | null;
   subscriptions: Record<string, { readonly qos: number } | undefined>;
   deliver0: Deliver;
+  deliverQoS: Deliver;
+  readonly _parser: EventEmitter & { parse(bytes: Buffer): void };
   waitForDrain(done: (error: Error | null, client: BrokerClient) => void): void;
   disconnect(options: { reasonCode?: number }, done?: () => void): void;
   close(done?: () => void): void;
@@ -77,7 +84,17 @@ export interface BrokerClient {
   _nextBatch(): void;
 }
 
+/** Whatever fields its kind of packet has. */
+export interface IncomingPacket {
+  readonly cmd: string;
+  readonly messageId?: number;
+  readonly reasonCode?: number;
+  readonly subscriptions?: BrokerSubscription[];
+  readonly properties?: Record<string, unknown>;
+}
+
 export interface ConnectPacket {
+  properties?: Record<string, unknown>;
   clientId: string;
   keepalive: number;
   clean: boolean;
@@ -109,7 +126,6 @@ export interface BrokerHooks {
     subscription: BrokerSubscription,
     answer: Answer<BrokerSubscription | null>,
   ): void;
-  authorizeForward(client: BrokerClient, packet: BrokerPacket): BrokerPacket | null;
 }
 
 export interface BrokerSettings {
@@ -150,17 +166,25 @@ export async function openBroker(settings: BrokerSettings): Promise<Broker> {
 export function adoptClient(
   client: BrokerClient,
   outflow: {
-    mayDeliver0(packet: BrokerPacket): boolean;
+    deliver: Deliver;
     waitForDrain(done: () => void): void;
   },
 ): void {
   client.subscriptions = Object.create(null) as BrokerClient['subscriptions'];
   client.waitForDrain = (done) => outflow.waitForDrain(() => done(null, client));
-  const deliver0 = client.deliver0;
-  client.deliver0 = (packet, done) => {
-    if (outflow.mayDeliver0(packet)) deliver0(packet, done);
-    else setImmediate(done);
-  };
+  client.deliver0 = outflow.deliver;
+  client.deliverQoS = outflow.deliver;
+}
+
+/** Shows every packet to `inspect` before aedes handles it; one that is not to be handled is kept from it. */
+export function inspectPackets(client: BrokerClient, inspect: (packet: IncomingPacket) => boolean): void {
+  const parser = client._parser;
+  const [handle] = parser.listeners('packet');
+  assert(handle !== undefined, 'BUG: aedes listens to its parser');
+  parser.removeAllListeners('packet');
+  parser.on('packet', (packet: IncomingPacket) => {
+    if (inspect(packet)) handle.call(parser, packet);
+  });
 }
 
 /**

@@ -1,11 +1,14 @@
 // What we know of one MQTT connection. Plain data; the stages of the source share it.
 
+import type { Duplex } from 'node:stream';
 import type { Account } from './access.ts';
 import { Acknowledgements } from './acknowledgements.ts';
 import type { BrokerClient, BrokerPacket } from './broker-internals.ts';
+import { type Capacity, type Delivery, unlimited } from './delivery.ts';
 import type { Outflow } from './outflow.ts';
 import type { PacketGuard } from './packet-guard.ts';
 import type { Prepared, Session } from './sessions.ts';
+import type { Subscription } from './subscription.ts';
 
 /** A publish that waits for durability. Acknowledged in the order of arrival [MQTT-4.6.0-2, -3]. */
 export interface Pending {
@@ -36,8 +39,12 @@ export interface Connection {
   willNumber: number | undefined;
   /** Monotonic milliseconds when the latest chunk was read. */
   readMs: number;
-  /** Filters it was granted. */
-  readonly filters: Set<string>;
+  /** What it was granted, by filter. */
+  readonly subscriptions: Map<string, Subscription>;
+  delivery: Delivery | undefined;
+  capacity: Capacity;
+  /** A whole packet, or a part right ahead of the rest. */
+  write(bytes: Buffer): void;
   readonly inFlight: Set<number>;
   /** QoS 2 packet ids of a connection without a session. */
   readonly incoming: Set<number>;
@@ -71,7 +78,10 @@ export function newConnection(
     session: undefined,
     willNumber: undefined,
     readMs: 0,
-    filters: new Set(),
+    subscriptions: new Map(),
+    delivery: undefined,
+    capacity: unlimited,
+    write: (bytes) => writeCorked(client.conn, bytes),
     inFlight: new Set(),
     incoming: new Set(),
     arriving: new Map(),
@@ -82,6 +92,16 @@ export function newConnection(
     isHeldBack: false,
     acknowledged: { ids: new Uint16Array(ringSize), lengths: new Uint32Array(ringSize), next: 0 },
   };
+}
+
+/** What is written in one turn costs the socket one call. */
+function writeCorked(stream: Duplex, bytes: Buffer): void {
+  if (!stream.writable) return;
+  if (stream.writableCorked === 0) {
+    stream.cork();
+    process.nextTick(() => stream.uncork());
+  }
+  stream.write(bytes);
 }
 
 export function incomingOf(connection: Connection): Set<number> {

@@ -22,10 +22,13 @@ import {
   type BrokerHooks,
   type BrokerPacket,
   type ConnectPacket,
+  type IncomingPacket,
+  inspectPackets,
   inspectReads,
   openBroker,
 } from './broker-internals.ts';
 import { type Connection, incomingOf, newConnection } from './connection.ts';
+import { capacityOf, Delivery } from './delivery.ts';
 import { takePublishes } from './direct-publish.ts';
 import { type CommandHandler, Intake, isSated } from './intake.ts';
 import { defaultLimits, type MqttLimits } from './limits.ts';
@@ -33,7 +36,7 @@ import { type Listeners, openListeners, type Ports } from './listeners.ts';
 import { openLocalCa } from './local-ca.ts';
 import { Outflow } from './outflow.ts';
 import { type Offence, offenceReasonCodes, PacketGuard } from './packet-guard.ts';
-import { brokerPersistence, placeholderFilter } from './persistence.ts';
+import { brokerPersistence, forBroker, placeholderFilter } from './persistence.ts';
 import type { SessionLog } from './session-log.ts';
 import { type RestoredWill, Sessions } from './sessions.ts';
 import type { StoredMessage } from './stored-message.ts';
@@ -78,6 +81,9 @@ const notAuthorized = 5;
 const administrativeAction = 0x98;
 const keepAliveTimeout = 0x8d;
 
+/** From here on a reason code means failure. */
+const failed = 0x80;
+
 const wantedMax = 4096;
 const sweepMs = 1000;
 const drainMs = 2000;
@@ -106,6 +112,9 @@ export class MqttSource {
     revokedConnections: 0,
     droppedQos0: 0,
     slowReadersCut: 0,
+    droppedTooLarge: 0,
+    droppedWaiting: 0,
+    expiredMessages: 0,
     brokerErrors: 0,
   };
   #broker: Broker | undefined;
@@ -211,7 +220,11 @@ export class MqttSource {
   async #start(): Promise<void> {
     const { listen, dataDirectory, clock, log, credentials } = this.#options;
     const persistence = brokerPersistence(this.#sessions, {
-      wasGranted: (client, filter) => this.#connections.get(client)?.filters.has(filter) === true,
+      granted: (client, filter) => this.#connections.get(client)?.subscriptions.get(filter),
+      ready: (client) => {
+        const { delivery, session, capacity } = this.#connection(client);
+        delivery?.start(session, capacity);
+      },
       putWill: (client, will) => this.#keepWill(client, will),
       incoming: (client) => incomingOf(this.#connection(client)),
       isFirstCopy: (packet) => this.#intake.isFirstCopy(packet),
@@ -231,7 +244,8 @@ export class MqttSource {
     });
     broker.on('unsubscribe', (filters, client) => {
       const connection = this.#connections.get(client as BrokerClient);
-      for (const filter of filters as string[]) connection?.filters.delete(filter);
+      for (const filter of filters as string[]) connection?.subscriptions.delete(filter);
+      connection?.delivery?.forgetWanted();
     });
     credentials.onRevoked(({ deviceId, status }) => {
       this.#revoke(deviceId);
@@ -279,9 +293,11 @@ export class MqttSource {
         // Counted here, not by aedes' list: all filters of a SUBSCRIBE are asked for before the first one is listed.
         const fits =
           connection !== undefined &&
-          (connection.filters.has(topic) || connection.filters.size < this.#limits.subscriptionsPerClient);
+          (connection.subscriptions.has(topic) ||
+            connection.subscriptions.size < this.#limits.subscriptionsPerClient);
         if (fits && this.#mayRead(connection.account, topic)) {
-          connection.filters.add(topic);
+          connection.subscriptions.set(topic, subscription.asked ?? subscription);
+          connection.delivery?.forgetWanted();
           this.#wanted.clear();
           answer(null, subscription);
           return;
@@ -289,7 +305,6 @@ export class MqttSource {
         if (topic !== placeholderFilter) this.#counts.refusedSubscriptions += 1;
         answer(null, null);
       },
-      authorizeForward: (client, packet) => this.#authorizeForward(client, packet),
     };
   }
 
@@ -304,13 +319,17 @@ export class MqttSource {
     outflow.watch();
     const client = broker.handle(stream);
     const connection = newConnection(client, guard, outflow, ticket);
+    const { counts, ...shared } = { counts: this.#counts, sessions: this.#sessions, limits: this.#limits };
+    const delivery = new Delivery({ connection, counts, ...shared });
+    connection.delivery = delivery;
     this.#connections.set(client, connection);
     this.#counts.connections += 1;
     stream.once('close', () => this.#disconnected(connection));
     adoptClient(client, {
-      mayDeliver0: (packet) => this.#mayDeliver0(connection, packet),
+      deliver: (packet, done) => delivery.deliver(packet, done),
       waitForDrain: (done) => outflow.waitForDrain(done),
     });
+    inspectPackets(client, (packet) => this.#inspect(connection, packet));
     const direct = { intake: this.#intake, broker, isWanted: (topic: string) => this.#isWanted(topic) };
     inspectReads(
       stream,
@@ -339,6 +358,7 @@ export class MqttSource {
   #disconnected(connection: Connection): void {
     const { client, session } = connection;
     this.#connections.delete(client);
+    connection.delivery?.stop();
     if (session !== undefined) {
       // A DISCONNECT may have changed it [MQTT 5, 3.14.2.2.2].
       if (client.version === 5) this.#sessions.setExpiry(session, client.sessionExpiryInterval);
@@ -382,6 +402,7 @@ export class MqttSource {
       packet.keepalive = keepaliveS;
       client._serverKeepAlive = keepaliveS;
     }
+    this.#connection(client).capacity = capacityOf(packet.properties);
     answer(null, true);
   }
 
@@ -448,9 +469,6 @@ export class MqttSource {
       return undefined;
     }
     connection.session = session;
-    // Past every id that is still in flight from before; ids wrap around far later than a queue is long.
-    for (const messageId of session.byMessageId.keys()) client._nextId = messageId;
-    client._nextId = (client._nextId % 0xffff) + 1;
     return undefined;
   }
 
@@ -490,8 +508,8 @@ export class MqttSource {
   }
 
   #isSubscribed(topic: string): boolean {
-    for (const { filters } of this.#connections.values()) {
-      for (const filter of filters) if (matchesFilter(filter, topic)) return true;
+    for (const { subscriptions } of this.#connections.values()) {
+      for (const filter of subscriptions.keys()) if (matchesFilter(filter, topic)) return true;
     }
     return false;
   }
@@ -535,46 +553,23 @@ export class MqttSource {
     return account !== undefined && mayRead(this.#options.root, account, filter);
   }
 
-  #mayDeliver0(connection: Connection, packet: BrokerPacket): boolean {
-    const { session, outflow } = connection;
-    if (connection.account === undefined) return false;
-    // A second subscription with a higher QoS delivers it; the client is to get it once.
-    if (packet.qos > 0 && session?.byCounter.has(packet.brokerCounter ?? 0) === true) return false;
-    // [MQTT-3.3.5-1]
-    if (packet.qos > 0 && connection.filters.size > 1 && grantedQos(connection.client, packet.topic) > 0)
-      return false;
-    if (!outflow.isFull) return true;
-    this.#counts.droppedQos0 += 1;
-    return false;
-  }
-
-  /** The last word on a message to one client; null keeps it back. */
-  #authorizeForward(client: BrokerClient, packet: BrokerPacket): BrokerPacket | null {
-    const connection = this.#connections.get(client);
-    if (connection?.account === undefined) return null;
-    if (packet.qos === 0) return packet;
-    const { outflow, session } = connection;
-    if (outflow.isOverflowing) return null;
-    if (outflow.isFull) {
-      this.#counts.slowReadersCut += 1;
-      outflow.overflow();
-      return null;
+  /** Looks at a packet before aedes handles it. */
+  #inspect(
+    { delivery }: Connection,
+    { cmd, messageId = 0, reasonCode = 0, ...packet }: IncomingPacket,
+  ): boolean {
+    if (cmd === 'subscribe') {
+      const subscriptionIdentifier = packet.properties?.subscriptionIdentifier;
+      for (const subscription of packet.subscriptions ?? []) {
+        const asked = { ...subscription };
+        if (typeof subscriptionIdentifier === 'number') Object.assign(asked, { subscriptionIdentifier });
+        Object.assign(subscription, forBroker(asked), { asked });
+      }
+      return true;
     }
-    // From the queue, at connect: the queue knows its QoS, and its packet id is assigned.
-    if (packet.messageId !== undefined) return packet;
-    // [MQTT-3.8.4-6]; aedes lowers the QoS only for filters without wildcards.
-    packet.qos = Math.min(packet.qos, grantedQos(client, packet.topic)) as BrokerPacket['qos'];
-    const queued = session?.byCounter.get(packet.brokerCounter ?? 0);
-    if (session === undefined || queued === undefined) return packet;
-    // The queue was read out at connect after this message had joined it.
-    if (queued.sentOn === client) return null;
-    if (packet.retain) {
-      // aedes takes "retain as published" for a message that is in no queue and would forget its packet id.
-      packet.messageId = client._nextId;
-      client._nextId = (client._nextId % 0xffff) + 1;
-      this.#sessions.sending(session, queued, packet.messageId, client).catch(() => client.conn.destroy());
-    }
-    return packet;
+    const isOver = cmd === 'puback' || cmd === 'pubcomp' || (cmd === 'pubrec' && reasonCode >= failed);
+    if (isOver) delivery?.acknowledged(messageId);
+    return true;
   }
 
   #revoke(deviceId: string): void {
@@ -605,16 +600,6 @@ export class MqttSource {
 
 function refusal(returnCode: number, message: string): Refused {
   return Object.assign(new Error(message), { returnCode });
-}
-
-function grantedQos(client: BrokerClient, topic: string): number {
-  const exact = client.subscriptions[topic];
-  let qos = exact?.qos ?? 0;
-  for (const [filter, subscription] of Object.entries(client.subscriptions)) {
-    if (subscription !== undefined && subscription.qos > qos && matchesFilter(filter, topic))
-      qos = subscription.qos;
-  }
-  return qos;
 }
 
 /** CONNACK or DISCONNECT with the reason; nothing where the protocol has no such answer. */

@@ -2,20 +2,18 @@
 
 import { Readable } from 'node:stream';
 import type { BrokerClient, BrokerPacket, BrokerSubscription } from './broker-internals.ts';
-import type { QueuedMessage, Session, Sessions, Subscription } from './sessions.ts';
+import type { Sessions } from './sessions.ts';
 import type { StoredMessage } from './stored-message.ts';
+import type { Subscription } from './subscription.ts';
 
 /** A resumed session may have no subscriptions; aedes says "session present" only if there is one to restore. */
 export const placeholderFilter = '$session-present';
 
-/** Marks a packet that came from a queue; its `brokerCounter` is then the queue's own number. */
-const fromQueue = 'queue';
-
-/** Bytes unsent on a socket at which the delivery of a queue pauses. */
-const paceBytes = 64 * 1024;
-
 export interface PersistenceHooks {
-  wasGranted(client: BrokerClient, filter: string): boolean;
+  /** What the client asked for with the filter, undefined where it was refused. */
+  granted(client: BrokerClient, filter: string): Subscription | undefined;
+  /** CONNACK is out: what waits may be sent. */
+  ready(client: BrokerClient): void;
   putWill(client: BrokerClient, will: BrokerPacket): void;
   /** Packet ids of QoS 2 messages received and not yet released by the client. */
   incoming(client: BrokerClient): Set<number>;
@@ -30,11 +28,6 @@ type ClientRef = Pick<BrokerClient, 'id'> & Partial<BrokerClient>;
 
 export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
   let brokerId = '';
-
-  function locate(session: Session, packet: BrokerPacket): QueuedMessage | undefined {
-    const counter = packet.brokerCounter ?? 0;
-    return packet.brokerId === fromQueue ? session.queue.get(counter) : session.byCounter.get(counter);
-  }
 
   return {
     async setup(broker: { id: string }): Promise<void> {
@@ -55,7 +48,7 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
       const session = sessions.find(client.id);
       if (session === undefined) return;
       // aedes passes the whole SUBSCRIBE, the filters it was told to refuse included.
-      const granted = subscriptions.filter((subscription) => hooks.wasGranted(client, subscription.topic));
+      const granted = subscriptions.flatMap(({ topic }) => hooks.granted(client, topic) ?? []);
       await sessions.subscribe(session, granted);
     },
     async removeSubscriptions(client: ClientRef, topics: string[]): Promise<void> {
@@ -66,7 +59,8 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
       const session = sessions.find(client.id);
       if (session === undefined || !session.resumed) return [];
       const subscriptions = [...session.subscriptions.values()];
-      return subscriptions.length > 0 ? subscriptions : [{ topic: placeholderFilter, qos: 0 }];
+      if (subscriptions.length === 0) return [{ topic: placeholderFilter, qos: 0 }];
+      return subscriptions.map((asked) => ({ ...forBroker(asked), asked }));
     },
     async subscriptionsByTopic(topic: string): Promise<Subscription[]> {
       return topic.startsWith('$') || sessions.size === 0 ? [] : [{ topic, qos: 1 }];
@@ -82,22 +76,16 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
     },
 
     async outgoingEnqueue(_subscription: unknown, packet: BrokerPacket): Promise<void> {
-      await sessions.link(packet, packet.brokerCounter ?? 0);
+      sessions.link(packet);
     },
     async outgoingEnqueueCombi(subscriptions: unknown[], packet: BrokerPacket): Promise<void> {
-      if (subscriptions.length > 0) await sessions.link(packet, packet.brokerCounter ?? 0);
+      if (subscriptions.length > 0) sessions.link(packet);
     },
     async outgoingUpdate(client: BrokerClient, packet: BrokerPacket): Promise<void> {
       const session = sessions.find(client.id);
-      const messageId = packet.messageId ?? 0;
-      if (session === undefined) return;
-      if (packet.cmd === 'pubrel') {
-        await sessions.release(session, messageId);
-        return;
-      }
-      const queued = locate(session, packet);
-      // Dropped at the queue's bound meanwhile: it still goes out this once.
-      if (queued !== undefined) await sessions.sending(session, queued, messageId, client);
+      // For PUBRELs alone: PUBLISH does not go out by way of aedes.
+      if (session !== undefined && packet.cmd === 'pubrel')
+        await sessions.release(session, packet.messageId ?? 0);
     },
     async outgoingClearMessageId(client: ClientRef, packet: BrokerPacket): Promise<BrokerPacket | undefined> {
       const session = sessions.find(client.id);
@@ -105,12 +93,13 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
       if (session === undefined || packet.messageId === undefined) return undefined;
       if (client.conn !== undefined && hooks.isOverflowing(client as BrokerClient)) return undefined;
       const queued = sessions.acknowledged(session, packet.messageId);
-      return queued === undefined ? undefined : queuedPacket(sessions, queued);
+      return queued && { cmd: 'publish', ...packetFields(sessions, queued.message) };
     },
+    /** aedes asks for it when CONNACK is out. What it would send goes another way. */
     outgoingStream(client: BrokerClient): Readable {
-      const session = sessions.find(client.id);
-      if (session === undefined) return Readable.from([]);
-      return Readable.from(queuedPackets(sessions, session, client));
+      // And once more when the session has ended.
+      if (client.connecting) hooks.ready(client);
+      return Readable.from([]);
     },
 
     async incomingStorePacket(client: BrokerClient, packet: BrokerPacket): Promise<void> {
@@ -176,42 +165,10 @@ function packetFields(sessions: Sessions, message: StoredMessage) {
   };
 }
 
-function queuedPacket(sessions: Sessions, queued: QueuedMessage): BrokerPacket {
-  return {
-    ...packetFields(sessions, queued.message),
-    cmd: queued.released ? 'pubrel' : 'publish',
-    brokerId: fromQueue,
-    brokerCounter: queued.seq,
-    qos: queued.qos,
-    // [MQTT-3.3.1-1]
-    dup: queued.messageId !== 0 && !queued.released,
-    messageId: queued.messageId === 0 ? undefined : queued.messageId,
-  };
-}
-
-/** What waits for a client, in order, no faster than its socket takes it. */
-async function* queuedPackets(
-  sessions: Sessions,
-  session: Session,
-  client: BrokerClient,
-): AsyncGenerator<BrokerPacket> {
-  for (const queued of [...session.queue.values()]) {
-    if (client.closed) return;
-    if (!session.queue.has(queued.seq) || !queued.linked || queued.sentOn === client) continue;
-    yield queuedPacket(sessions, queued);
-    if (client.conn.writableLength > paceBytes) await drained(client);
-  }
-}
-
-async function drained(client: BrokerClient): Promise<void> {
-  const { conn } = client;
-  await new Promise<void>((resolve) => {
-    function settle(): void {
-      conn.off('drain', settle);
-      conn.off('close', settle);
-      resolve();
-    }
-    conn.on('drain', settle);
-    conn.on('close', settle);
-  });
+/**
+ * What aedes is to do with a subscription: hand on every message as it was published. The client's own wishes are
+ * seen to where the messages of all its subscriptions meet.
+ */
+export function forBroker({ topic, qos, rh }: Subscription): BrokerSubscription {
+  return { topic, qos, rap: true, nl: false, ...(rh === undefined ? {} : { rh }) };
 }

@@ -19,15 +19,7 @@ import {
   parseRecord,
   type StoredMessage,
 } from './stored-message.ts';
-
-export interface Subscription {
-  readonly topic: string;
-  readonly qos: number;
-  readonly rh?: number | undefined;
-  readonly rap?: boolean | undefined;
-  readonly nl?: boolean | undefined;
-  readonly subscriptionIdentifier?: number | undefined;
-}
+import { type Subscription, type Wanted, wantedBy } from './subscription.ts';
 
 export interface QueuedMessage {
   readonly seq: number;
@@ -36,14 +28,10 @@ export interface QueuedMessage {
   readonly bytes: number;
   /** Given to the broker for delivery; until then it belongs to a publish that is not durable yet. */
   linked: boolean;
-  /** The broker's number of the live message, 0 for one restored from the log. */
-  counter: number;
   /** 0 until it was sent. */
   messageId: number;
   /** QoS 2: PUBREC came, only PUBREL is left. */
   released: boolean;
-  /** The connection it was last sent on. */
-  sentOn: object | undefined;
 }
 
 export interface Session {
@@ -60,8 +48,9 @@ export interface Session {
   subscriptionsWritten: Promise<void>;
   readonly queue: Map<number, QueuedMessage>;
   queueBytes: number;
-  readonly byCounter: Map<number, QueuedMessage>;
   readonly byMessageId: Map<number, QueuedMessage>;
+  /** Set by the connection that now delivers the queue; told of what joins it. */
+  onReady: ((queued: QueuedMessage) => void) | undefined;
   /** Packet ids of QoS 2 messages received, durable, and not yet released by the client. */
   readonly incoming: Set<number>;
   /** Those on their way to durability, with what is to be done then. */
@@ -95,8 +84,9 @@ export interface Publish {
 
 interface Match {
   readonly session: Session;
-  readonly qos: number;
-  readonly noLocal: boolean;
+  /** As published by somebody else, and by the client itself. */
+  readonly wanted: Wanted | undefined;
+  readonly wantedOfOwn: Wanted | undefined;
 }
 
 export interface SessionsOptions {
@@ -293,14 +283,10 @@ export class Sessions {
     if (cached !== undefined) return cached;
     const matches: Match[] = [];
     for (const session of this.#sessions.values()) {
-      let qos = 0;
-      let noLocal = true;
-      for (const subscription of session.subscriptions.values()) {
-        if (subscription.qos === 0 || !matchesFilter(subscription.topic, topic)) continue;
-        qos = Math.max(qos, subscription.qos);
-        noLocal &&= subscription.nl === true;
-      }
-      if (qos > 0) matches.push({ session, qos, noLocal });
+      const subscriptions = session.subscriptions;
+      const wanted = queueable(wantedBy(subscriptions.values(), topic, false));
+      const wantedOfOwn = queueable(wantedBy(subscriptions.values(), topic, true));
+      if (wanted !== undefined) matches.push({ session, wanted, wantedOfOwn });
     }
     if (this.#matches.size >= matchCacheMax) this.#matches.clear();
     this.#matches.set(topic, matches);
@@ -316,28 +302,23 @@ export class Sessions {
     const matches = publish.qos > 0 && !publish.topic.startsWith('$') ? this.subscribers(publish.topic) : [];
     if (matches.length === 0 && !publish.retain) return undefined;
     const prepared: Prepared = { writes: [], queued: [], retained: false };
-    let value: Buffer | undefined;
-    for (const { session, qos, noLocal } of matches) {
-      if (noLocal && session.clientId === clientId) continue;
-      value ??= encodeStoredMessage(
-        storedMessage({ ...publish, messageExpiry: this.#expiry(publish) }, false),
-      );
-      const message = decodeStoredMessage(value);
-      if (message === undefined) continue;
-      const queued = this.#enqueue(
-        session,
-        this.#nextSeq++,
-        message,
-        Math.min(qos, publish.qos),
-        value.length,
-      );
-      if (queued === undefined) continue;
-      prepared.queued.push([session, queued]);
-      prepared.writes.push({ key: queueKey(session, queued), value });
+    const messageExpiry = this.expiryOf(publish);
+    for (const match of matches) {
+      const { session } = match;
+      const wanted = session.clientId === clientId ? match.wantedOfOwn : match.wanted;
+      if (wanted === undefined) continue;
+      const qos = Math.min(wanted.qos, publish.qos);
+      const { identifiers } = wanted;
+      const retain = publish.retain && wanted.retainAsPublished;
+      const stored = { ...storedMessage({ ...publish, qos, messageExpiry }, retain), identifiers };
+      const entry = this.#queue(session, stored);
+      if (entry === undefined) continue;
+      prepared.queued.push([session, entry.queued]);
+      prepared.writes.push(entry.write);
     }
     if (publish.retain) {
       const { topic, payload, qos, retain, properties } = publish;
-      const retained = { topic, payload, qos, retain, properties, messageExpiry: this.#expiry(publish) };
+      const retained = { topic, payload, qos, retain, properties, messageExpiry };
       prepared.retained = this.#keepRetained(retained);
       if (prepared.retained) prepared.writes.push(retainedWrite(retained));
     }
@@ -345,13 +326,30 @@ export class Sessions {
     return prepared;
   }
 
-  /** The publish failed for good: nobody was promised anything. */
-  discard(prepared: Prepared): void {
-    for (const [session, queued] of prepared.queued) this.#drop(session, queued);
+  /** Queues one message for one session, without waiting for the disk; undefined when there is no room. */
+  queueFor(session: Session, message: StoredMessage): QueuedMessage | undefined {
+    const entry = this.#queue(session, message);
+    if (entry === undefined) return undefined;
+    entry.queued.linked = true;
+    this.#log.writeLazily([entry.write]);
+    return entry.queued;
   }
 
-  /** The broker is about to deliver the publish under this number. */
-  async link(publish: Publish, counter: number): Promise<void> {
+  #queue(session: Session, message: StoredMessage): { queued: QueuedMessage; write: LogWrite } | undefined {
+    const value = encodeStoredMessage(message);
+    const own = decodeStoredMessage(value);
+    if (own === undefined) return undefined;
+    const queued = this.#enqueue(session, this.#nextSeq++, own, message.qos, value.length);
+    return queued && { queued, write: { key: queueKey(session, queued), value } };
+  }
+
+  /** The publish failed for good: nobody was promised anything. */
+  discard(prepared: Prepared): void {
+    for (const [session, queued] of prepared.queued) this.drop(session, queued);
+  }
+
+  /** The broker is about to deliver the publish. */
+  link(publish: Publish): void {
     let prepared = this.#prepared.get(publish.payload);
     if (prepared === undefined) {
       prepared = this.prepare({ ...publish, retain: false }, publish.clientId);
@@ -361,15 +359,19 @@ export class Sessions {
     for (const [session, queued] of prepared.queued) {
       if (!session.queue.has(queued.seq)) continue;
       queued.linked = true;
-      queued.counter = counter;
-      session.byCounter.set(counter, queued);
+      session.onReady?.(queued);
     }
+  }
+
+  /** Whether the session's queue took the publish, which it is then delivered from. */
+  wasQueued(session: Session, payload: Buffer): boolean {
+    return this.#prepared.get(payload)?.queued.some(([owner]) => owner === session) === true;
   }
 
   /** Retains a publish that the broker is delivering; most were prepared. */
   retain(publish: Publish): void {
     if (this.#prepared.get(publish.payload)?.retained === true) return;
-    const retained = { ...publish, messageExpiry: this.#expiry(publish) };
+    const retained = { ...publish, messageExpiry: this.expiryOf(publish) };
     if (!this.#keepRetained(retained)) return;
     this.#log.writeLazily([retainedWrite(retained)]);
   }
@@ -398,19 +400,12 @@ export class Sessions {
     }
   }
 
-  /** Stores the packet id of a message under way to the client; QoS 2 resolves when that is durable. */
-  async sending(
-    session: Session,
-    queued: QueuedMessage,
-    messageId: number,
-    connection: object,
-  ): Promise<void> {
-    queued.sentOn = connection;
-    if (queued.messageId === messageId) return;
-    if (queued.messageId !== 0) session.byMessageId.delete(queued.messageId);
+  /** Gives a message its packet id; what is returned must be durable before it is sent with it. */
+  sending(session: Session, queued: QueuedMessage, messageId: number): Promise<void> | undefined {
+    if (queued.messageId === messageId) return undefined;
     queued.messageId = messageId;
     session.byMessageId.set(messageId, queued);
-    if (queued.qos === 2) await this.#log.write([outWrite(session, queued)]);
+    return queued.qos === 2 ? this.#log.write([outWrite(session, queued)]) : undefined;
   }
 
   /** PUBREC came: from now on only PUBREL is sent. Durable before that, or the receiver would see it twice. */
@@ -424,7 +419,7 @@ export class Sessions {
   /** PUBACK or PUBCOMP came. */
   acknowledged(session: Session, messageId: number): QueuedMessage | undefined {
     const queued = session.byMessageId.get(messageId);
-    if (queued !== undefined) this.#drop(session, queued);
+    if (queued !== undefined) this.drop(session, queued);
     return queued;
   }
 
@@ -479,8 +474,8 @@ export class Sessions {
       subscriptionsWritten: Promise.resolve(),
       queue: new Map(),
       queueBytes: 0,
-      byCounter: new Map(),
       byMessageId: new Map(),
+      onReady: undefined,
       incoming: new Set(),
       arriving: new Map(),
     };
@@ -501,7 +496,6 @@ export class Sessions {
     this.#queueMessages -= session.queue.size;
     session.queue.clear();
     session.queueBytes = 0;
-    session.byCounter.clear();
     session.byMessageId.clear();
     session.incoming.clear();
     session.subscriptions.clear();
@@ -539,10 +533,8 @@ export class Sessions {
       qos: qos === 2 ? 2 : 1,
       bytes,
       linked: false,
-      counter: 0,
       messageId: 0,
       released: false,
-      sentOn: undefined,
     };
     session.queue.set(seq, queued);
     session.queueBytes += bytes;
@@ -567,17 +559,17 @@ export class Sessions {
       }
       if (victim === undefined) return false;
       this.counts.droppedQueued += 1;
-      this.#drop(session, victim);
+      this.drop(session, victim);
     }
     return true;
   }
 
-  #drop(session: Session, queued: QueuedMessage): void {
+  /** It is over with: acknowledged, expired or too large. */
+  drop(session: Session, queued: QueuedMessage): void {
     if (!session.queue.delete(queued.seq)) return;
     session.queueBytes -= queued.bytes;
     this.#queueBytes -= queued.bytes;
     this.#queueMessages -= 1;
-    if (queued.counter !== 0) session.byCounter.delete(queued.counter);
     if (queued.messageId !== 0) session.byMessageId.delete(queued.messageId);
     const writes: LogWrite[] = [{ key: queueKey(session, queued), value: undefined }];
     if (queued.qos === 2) writes.push({ key: outKey(session, queued), value: undefined });
@@ -607,7 +599,7 @@ export class Sessions {
    * [MQTT 5, 3.3.2.3.3]: the lifetime goes on while the message waits. Kept on the log's running time; the broker counts
    * it by the wall clock, for one step at a time: a clock that jumps must not make a message expire.
    */
-  #expiry(publish: Publish): number | undefined {
+  expiryOf(publish: Pick<Publish, 'properties' | 'messageExpiry'>): number | undefined {
     const seconds = publish.properties?.messageExpiryInterval;
     if (publish.messageExpiry !== undefined) {
       return this.#log.runningMs + publish.messageExpiry - this.#clock.wallMs();
@@ -619,6 +611,11 @@ export class Sessions {
   brokerExpiry({ messageExpiry }: StoredMessage): number | undefined {
     if (messageExpiry === undefined) return undefined;
     return this.#clock.wallMs() + messageExpiry - this.#log.runningMs;
+  }
+
+  /** Undefined for a message that does not expire. */
+  remainingMs({ messageExpiry }: StoredMessage): number | undefined {
+    return messageExpiry === undefined ? undefined : messageExpiry - this.#log.runningMs;
   }
 
   #countRetained(owner: string | undefined, change: number): void {
@@ -752,6 +749,11 @@ function retainedWrite(publish: Publish): LogWrite {
   const key = `mqtt/retained/${publish.topic}`;
   if (publish.payload.length === 0) return { key, value: undefined };
   return { key, value: encodeStoredMessage(storedMessage(publish, true)) };
+}
+
+/** QoS 0 is not queued. */
+function queueable(wanted: Wanted | undefined): Wanted | undefined {
+  return wanted === undefined || wanted.qos === 0 ? undefined : wanted;
 }
 
 function storedMessage(publish: Publish, retain: boolean): StoredMessage {

@@ -12,6 +12,8 @@ export interface StoredMessage {
   readonly properties?: Record<string, unknown> | undefined;
   /** On the log's running time, milliseconds. */
   readonly messageExpiry?: number | undefined;
+  /** Of the subscriptions it was queued for [MQTT-3.3.4-3, -4]. */
+  readonly identifiers?: readonly number[] | undefined;
 }
 
 const version = 1;
@@ -56,26 +58,36 @@ export function decodeStoredMessage(bytes: Buffer): StoredMessage | undefined {
 }
 
 function encodeExtra(message: StoredMessage): Buffer | undefined {
-  if (message.properties === undefined && message.messageExpiry === undefined) return undefined;
-  // User properties have no prototype and correlation data is a buffer: JSON knows both.
-  return Buffer.from(
-    JSON.stringify({ properties: message.properties, messageExpiry: message.messageExpiry }),
-  );
+  const { properties, messageExpiry } = message;
+  const identifiers = message.identifiers?.length === 0 ? undefined : message.identifiers;
+  if (properties === undefined && messageExpiry === undefined && identifiers === undefined) return undefined;
+  // Correlation data is a buffer, which JSON knows.
+  return Buffer.from(JSON.stringify({ properties, messageExpiry, identifiers }));
 }
 
-function decodeExtra(text: string): Pick<StoredMessage, 'properties' | 'messageExpiry'> | undefined {
+type Extra = Pick<StoredMessage, 'properties' | 'messageExpiry' | 'identifiers'>;
+
+function decodeExtra(text: string): Extra | undefined {
   const extra = parseRecord(text);
   if (extra === undefined) return undefined;
   const { properties, messageExpiry } = extra;
   if (messageExpiry !== undefined && typeof messageExpiry !== 'number') return undefined;
-  if (properties === undefined) return { messageExpiry };
+  const identifiers = extra.identifiers === undefined ? {} : identifiersOf(extra.identifiers);
+  if (identifiers === undefined) return undefined;
+  if (properties === undefined) return { messageExpiry, ...identifiers };
   if (!isRecord(properties)) return undefined;
   const revived: Record<string, unknown> = { ...properties };
   const correlation = properties.correlationData;
   if (isRecord(correlation) && Array.isArray(correlation.data)) {
     revived.correlationData = Buffer.from(correlation.data as number[]);
   }
-  return { properties: revived, messageExpiry };
+  return { properties: revived, messageExpiry, ...identifiers };
+}
+
+function identifiersOf(value: unknown): { identifiers: number[] } | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const isIdentifier = (item: unknown) => Number.isInteger(item) && (item as number) > 0;
+  return value.every(isIdentifier) ? { identifiers: value as number[] } : undefined;
 }
 
 export function isRecord(value: unknown): value is Record<string, unknown> {

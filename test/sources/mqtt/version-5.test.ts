@@ -98,3 +98,250 @@ test('a client without an id is told the one it was given', async () => {
   const { connack } = await login(port, 'probe-1', { clientId: '' });
   expect(connack.properties?.assignedClientIdentifier).toMatch(/^.{8,}$/);
 });
+
+/** A device with these properties that reads its commands, and a service account ready to command it. */
+async function reader(port: number, properties: Record<string, unknown>, qos: 0 | 1 | 2 = 1) {
+  const { wire: device } = await login(port, 'probe-1', { properties });
+  await device.subscribe(`${own}/commands/#`, qos);
+  const { wire: service } = await login(port, 'service-1');
+  return { device, service };
+}
+
+async function command(service: Wire, payload: string, messageId: number, more = {}): Promise<void> {
+  service.publish(`${own}/commands/do`, payload, { qos: 1, messageId, ...more });
+  await service.next('puback');
+}
+
+test.each([0, 3600])(
+  'a client gets no more unacknowledged messages than its Receive Maximum, the rest in order (session expiry %i)',
+  async (sessionExpiryInterval) => {
+    const { port, source } = await startGateway();
+    const { device, service } = await reader(port, { receiveMaximum: 2, sessionExpiryInterval });
+    for (let index = 1; index <= 6; index += 1) await command(service, `${index}`, index);
+    await device.ping();
+    expect(device.count('publish')).toBe(2);
+    for (let index = 1; index <= 6; index += 1) {
+      expect(device.count('publish')).toBeLessThanOrEqual(2);
+      const got = await device.next('publish');
+      expect(`${got.payload}`).toBe(`${index}`);
+      device.send({ cmd: 'puback', messageId: got.messageId });
+    }
+    await device.ping();
+    expect(device.packets).toEqual([]);
+    expect(source.stats().queuedMessages).toBe(0);
+  },
+);
+
+test('QoS 2 takes its place in the Receive Maximum until PUBCOMP, or a PUBREC that refuses', async () => {
+  const { port } = await startGateway();
+  const { device, service } = await reader(port, { receiveMaximum: 1, sessionExpiryInterval: 60 }, 2);
+  for (let messageId = 1; messageId <= 3; messageId += 1) {
+    service.publish(`${own}/commands/do`, `${messageId}`, { qos: 2, messageId });
+    await service.next('pubrec');
+  }
+  const first = await device.next('publish');
+  device.send({ cmd: 'pubrec', messageId: first.messageId });
+  await device.next('pubrel');
+  await device.ping();
+  expect(device.count('publish')).toBe(0);
+  device.send({ cmd: 'pubcomp', messageId: first.messageId });
+  const second = await device.next('publish');
+  device.send({ cmd: 'pubrec', messageId: second.messageId, reasonCode: 0x97 });
+  expect(`${(await device.next('publish')).payload}`).toBe('3');
+});
+
+test('without a session what exceeds the Receive Maximum waits in memory, bounded: the oldest makes room', async () => {
+  const { port, source } = await startGateway({ limits: { sessionQueueMessages: 2 } });
+  const { device, service } = await reader(port, { receiveMaximum: 1 });
+  for (let index = 1; index <= 5; index += 1) await command(service, `${index}`, index);
+  const payloads: string[] = [];
+  for (let index = 0; index < 3; index += 1) {
+    const got = await device.next('publish');
+    payloads.push(`${got.payload}`);
+    device.send({ cmd: 'puback', messageId: got.messageId });
+  }
+  expect(payloads).toEqual(['1', '4', '5']);
+  expect(source.stats().droppedWaiting).toBe(2);
+});
+
+test('a message larger than the client takes is not sent, and those behind it are', async () => {
+  const { port, source } = await startGateway();
+  const { device, service } = await reader(port, { maximumPacketSize: 200, sessionExpiryInterval: 60 });
+  const fixed = await headSize(service, device);
+  await command(service, 'x'.repeat(200 - fixed), 2);
+  const largest = await device.next('publish');
+  expect(largest.payload?.length).toBe(200 - fixed);
+  device.send({ cmd: 'puback', messageId: largest.messageId });
+  await command(service, 'x'.repeat(201 - fixed), 3);
+  await command(service, 'small', 4);
+  expect(`${(await device.next('publish')).payload}`).toBe('small');
+  expect(source.stats()).toMatchObject({ droppedTooLarge: 1, queuedMessages: 1 });
+});
+
+/** Bytes ahead of the payload of a command that is larger than 127 bytes. */
+async function headSize(service: Wire, device: Wire): Promise<number> {
+  let bytes = 0;
+  const count = (chunk: Buffer) => {
+    bytes += chunk.length;
+  };
+  device.stream.on('data', count);
+  await command(service, 'x'.repeat(100), 1);
+  const got = await device.next('publish');
+  device.stream.off('data', count);
+  device.send({ cmd: 'puback', messageId: got.messageId });
+  return bytes - 100;
+}
+
+test('one copy carries the identifiers of all matching subscriptions, also from a queue after a crash', async () => {
+  const before = await startGateway();
+  const properties = { sessionExpiryInterval: 60 };
+  const { wire: device } = await login(before.port, 'probe-1', { properties });
+  for (const [topic, subscriptionIdentifier] of [
+    [`${own}/commands/#`, 7],
+    [`${own}/commands/do`, 268_435_455],
+    [`${own}/commands/other`, 9],
+  ] as const) {
+    device.send({
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [{ topic, qos: 1, nl: false, rap: false, rh: 0 }],
+      properties: { subscriptionIdentifier },
+    });
+    await device.next('suback');
+  }
+  const { wire: service } = await login(before.port, 'service-1');
+  await command(service, 'now', 1);
+  const live = await device.next('publish');
+  expect(live.properties?.subscriptionIdentifier).toEqual([7, 268_435_455]);
+  await device.ping();
+  expect(device.count('publish')).toBe(0);
+  device.send({ cmd: 'puback', messageId: live.messageId });
+  await device.ping();
+  device.destroy();
+  await command(service, 'later', 2);
+  const after = await startGateway({ sessionLog: before.sessionLog.afterKill() });
+  const { wire: again } = await login(after.port, 'probe-1', { clean: false, properties });
+  const queued = await again.next('publish');
+  expect(`${queued.payload}`).toBe('later');
+  expect(queued.properties?.subscriptionIdentifier).toEqual([7, 268_435_455]);
+  const { wire: other } = await login(after.port, 'service-1');
+  await command(other, 'last', 3);
+  expect((await again.next('publish')).properties?.subscriptionIdentifier).toEqual([7, 268_435_455]);
+});
+
+test('No Local and Retain As Published do as they say, also from a queue', async () => {
+  const { port } = await startGateway();
+  const properties = { sessionExpiryInterval: 60 };
+  const options = { clean: false, properties };
+  const { wire: device } = await login(port, 'probe-1', options);
+  device.send({
+    cmd: 'subscribe',
+    messageId: 1,
+    subscriptions: [
+      { topic: `${own}/status/#`, qos: 1, nl: true, rap: false, rh: 0 },
+      { topic: `${own}/alarms/#`, qos: 1, nl: false, rap: true, rh: 0 },
+    ],
+  });
+  await device.next('suback');
+  const publish = async (channel: string, messageId: number) => {
+    device.publish(`${own}/${channel}/x`, channel, { qos: 1, messageId, retain: true });
+    await device.next('puback');
+  };
+  await publish('status', 1);
+  await publish('alarms', 2);
+  const got = await device.next('publish');
+  expect(got).toMatchObject({ topic: `${own}/alarms/x`, retain: true });
+  await device.ping();
+  expect(device.count('publish')).toBe(0);
+  // Not acknowledged: it comes again from the queue.
+  device.destroy();
+  const { wire: again } = await login(port, 'probe-1', options);
+  expect(await again.next('publish')).toMatchObject({ topic: `${own}/alarms/x`, retain: true, dup: true });
+});
+
+test.each([
+  [0, [1, 1]],
+  [1, [1, 0]],
+  [2, [0, 0]],
+])(
+  'Retain Handling %i sends retained messages at a new and at a repeated subscription: %j',
+  async (rh, counts) => {
+    const { port } = await startGateway();
+    const { wire } = await login(port, 'probe-1');
+    wire.publish(`${own}/status/mode`, 'eco', { qos: 1, messageId: 1, retain: true });
+    await wire.next('puback');
+    for (const expected of counts) {
+      wire.send({
+        cmd: 'subscribe',
+        messageId: 2,
+        subscriptions: [{ topic: `${own}/status/#`, qos: 0, nl: false, rap: false, rh }],
+        properties: { subscriptionIdentifier: 5 },
+      });
+      await wire.next('suback');
+      await wire.ping();
+      await wire.ping();
+      expect(wire.count('publish')).toBe(expected);
+      for (const { retain, properties } of wire.packets.splice(0))
+        expect({ retain, id: properties?.subscriptionIdentifier }).toEqual({ retain: true, id: 5 });
+    }
+  },
+);
+
+test('a queued message is sent with the lifetime that remains, or not at all, over a restart as well', async () => {
+  const before = await startGateway();
+  const properties = { sessionExpiryInterval: 60 };
+  const { device, service } = await reader(before.port, properties);
+  device.destroy();
+  await until(() => before.source.stats().sockets === 1);
+  await command(service, 'short', 1, { properties: { messageExpiryInterval: 1 } });
+  await command(service, 'long', 2, { properties: { messageExpiryInterval: 100 } });
+  await new Promise((resolve) => setTimeout(resolve, 1100));
+  const after = await startGateway({ sessionLog: before.sessionLog.afterPowerCut() });
+  const { wire: again } = await login(after.port, 'probe-1', { clean: false, properties });
+  const got = await again.next('publish');
+  expect(`${got.payload}`).toBe('long');
+  expect(got.properties?.messageExpiryInterval).toBeLessThan(100);
+  expect(got.properties?.messageExpiryInterval).toBeGreaterThan(80);
+  expect(after.source.stats()).toMatchObject({ expiredMessages: 1, queuedMessages: 1 });
+});
+
+test('a client that takes topic aliases gets a topic once, and no more aliases than it takes', async () => {
+  const { port } = await startGateway();
+  const { device, service } = await reader(port, { topicAliasMaximum: 1 });
+  const topics = ['do', 'do', 'other', 'other', 'do'];
+  for (const [index, name] of topics.entries()) {
+    service.publish(`${own}/commands/${name}`, 'x', { qos: 1, messageId: index + 1 });
+    await service.next('puback');
+  }
+  const got = [];
+  for (const _topic of topics) {
+    const { topic, properties } = await device.next('publish');
+    got.push([topic, properties?.topicAlias]);
+  }
+  expect(got).toEqual([
+    [`${own}/commands/do`, 1],
+    ['', 1],
+    [`${own}/commands/other`, undefined],
+    [`${own}/commands/other`, undefined],
+    ['', 1],
+  ]);
+});
+
+test('request and response: what belongs to a message arrives with it, live and from a queue', async () => {
+  const { port } = await startGateway();
+  const session = { sessionExpiryInterval: 60 };
+  const { device, service } = await reader(port, session);
+  const properties = {
+    payloadFormatIndicator: true,
+    contentType: 'text/plain',
+    responseTopic: `${own}/commands/do/ack`,
+    correlationData: Buffer.from([0, 1, 255]),
+    userProperties: { a: ['1', '2'], b: '3' },
+  };
+  await command(service, 'live', 1, { properties });
+  const live = await device.next('publish');
+  expect(live.properties).toEqual(properties);
+  device.destroy();
+  const { wire: again } = await login(port, 'probe-1', { clean: false, properties: session });
+  expect((await again.next('publish')).properties).toEqual(properties);
+});
