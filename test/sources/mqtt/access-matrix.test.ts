@@ -372,7 +372,7 @@ test.each(doors)(
     gateway.credentials.revoke(device);
     commander.publish(`${own}/commands/open`, 'secret', { qos: 1, messageId: 1 });
     await commander.next('puback');
-    expect((await wire.next('disconnect')).reasonCode).toBe(0x87);
+    expect((await wire.next('disconnect')).reasonCode).toBe(0x98);
     await wire.ended();
     expect(wire.count('publish')).toBe(0);
     await commander.subscribe('iotflow/devices/#', 1);
