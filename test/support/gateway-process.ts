@@ -50,11 +50,13 @@ export interface GatewayStart {
   readonly readyUrl?: string;
   /** Where its standard output and error go; default: pipes that are read. */
   readonly outputFd?: number;
+  /** A command that becomes the gateway, such as `unshare`. */
+  readonly within?: readonly string[];
 }
 
 export async function startGateway(
   configFile: string,
-  { timeoutMs = 20_000, env = {}, readyUrl, outputFd }: GatewayStart = {},
+  { timeoutMs = 20_000, env = {}, readyUrl, outputFd, within = [] }: GatewayStart = {},
 ): Promise<GatewayProcess> {
   if (!existsSync(mainJs)) throw new Error('dist/main.js is missing: npm run build first');
   const config = JSON.parse(readFileSync(configFile, 'utf8')) as { data_dir: string };
@@ -67,7 +69,8 @@ export async function startGateway(
           () => true,
           () => false,
         );
-  const child = spawn(process.execPath, [mainJs, 'run', '--config', configFile], {
+  const [command = '', ...args] = [...within, process.execPath, mainJs, 'run', '--config', configFile];
+  const child = spawn(command, args, {
     env: { ...process.env, ...env },
     stdio: ['ignore', outputFd ?? 'pipe', outputFd ?? 'pipe'],
   });

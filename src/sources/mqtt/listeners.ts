@@ -11,7 +11,7 @@ import { type Admission, isLoopback, ticketKey } from './admission.ts';
 import type { MqttLimits } from './limits.ts';
 
 export interface ListenerOptions {
-  /** Address of the plain doors; only a loopback address counts unless `lanPlaintext`. */
+  /** Address of the TLS door and, where it is a loopback address or `lanPlaintext`, of the plain ones. */
   readonly host: string;
   readonly lanPlaintext: boolean;
   /** Port 0 picks a free one; undefined leaves the door closed. */
@@ -44,7 +44,7 @@ interface ListenerHooks {
 export async function openListeners(options: ListenerOptions, hooks: ListenerHooks): Promise<Listeners> {
   const servers: (Server | HttpServer)[] = [];
   const plainHost = plainAddress(options);
-  async function open(server: Server | HttpServer, port: number, host: string | undefined): Promise<number> {
+  async function open(server: Server | HttpServer, port: number, host: string): Promise<number> {
     servers.push(server);
     // Ahead of Node's own listeners: who is not admitted costs no TLS handshake.
     server.prependListener('connection', (socket: Socket) => {
@@ -60,7 +60,7 @@ export async function openListeners(options: ListenerOptions, hooks: ListenerHoo
     const mqtts =
       options.tls === undefined
         ? undefined
-        : await open(tlsServer(options.tls, hooks), options.tls.port, undefined);
+        : await open(tlsServer(options.tls, hooks), options.tls.port, options.host);
     const ws =
       options.wsPort === undefined
         ? undefined
@@ -83,21 +83,18 @@ export async function openListeners(options: ListenerOptions, hooks: ListenerHoo
   }
 }
 
-function plainAddress(options: ListenerOptions): string | undefined {
-  const loopback = isLoopback(options.host) || options.host === 'localhost';
-  if (!options.lanPlaintext) return loopback ? options.host : '127.0.0.1';
-  // All interfaces, IPv6 where the machine has it.
-  return loopback || options.host === '0.0.0.0' ? undefined : options.host;
+function plainAddress({ host, lanPlaintext }: ListenerOptions): string {
+  return lanPlaintext || isLoopback(host) || host === 'localhost' ? host : '127.0.0.1';
 }
 
-function listen(server: Server | HttpServer, port: number, host: string | undefined): Promise<number> {
+function listen(server: Server | HttpServer, port: number, host: string): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
       reject(
         new GatewayError('MQTT_LISTEN_FAILED', `cannot listen on port ${port}: ${cause.message}`, { cause }),
       );
     });
-    server.listen({ port, ...(host === undefined ? {} : { host }) }, () => {
+    server.listen({ port, host }, () => {
       server.removeAllListeners('error');
       // EMFILE and the like while accepting: the next accept may succeed.
       server.on('error', () => {});
