@@ -20,16 +20,21 @@ import { ControlSocket } from './api/control-socket.ts';
 import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts';
 import type { Health } from './api/health.ts';
 import { alarmRoutes } from './api/routes/alarms.ts';
+import { commandRoutes } from './api/routes/commands.ts';
 import { gatewayRoutes } from './api/routes/gateway.ts';
 import { influxdbRoutes } from './api/routes/influxdb.ts';
 import { peopleRoutes } from './api/routes/people.ts';
 import { telemetryRoutes } from './api/routes/telemetry.ts';
 import { Backups } from './backup/backups.ts';
 import { Bridge } from './bridge/bridge.ts';
+import { acknowledgementPayload } from './commands/acknowledgement.ts';
+import { Commands } from './commands/commands.ts';
+import { operations as commandOperations } from './commands/operations.ts';
 import { dataPaths, isBackedUp } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
 import {
   bridgeOptions,
+  commandLimits,
   historyOptions,
   influxTarget,
   journalOptions,
@@ -282,10 +287,11 @@ async function start(
   };
   if (unsavedAlarms.size > 0) await saveAlarms([...unsavedAlarms].map(([key, value]) => ({ key, value })));
   const { trust, synchronizedPath } = config.time;
+  const bootNs = parts.bootNs ?? bootTime();
   const dates = await TimeBase.open({
     keeper: journal,
     clock: parts.clock,
-    bootNs: parts.bootNs ?? bootTime(),
+    bootNs,
     trust,
     probe: parts.clockProbe ?? clockProbe({ synchronizedPath, ...parts.clock }),
     log: stageLog('time'),
@@ -396,9 +402,21 @@ async function start(
     time: dates,
     log: stageLog('ingest'),
   });
+  const commands = await Commands.open({
+    keeper: journal,
+    time: { boot: dates.boot, bootNs, dateOf: (boot, ns) => dates.dateOf(boot, ns) },
+    clock,
+    random,
+    randomBytes,
+    device: (deviceId) => registry.get(deviceId),
+    log: stageLog('commands'),
+    limits: commandLimits(config),
+  });
+  onClose('commands', () => commands.close());
   registry.onChange(({ deviceId, status }) => {
     ingest.forget(deviceId);
     if (status !== 'inactive') return;
+    commands.withdraw(deviceId);
     rules.forget(deviceId);
     board.withdraw(deviceId);
   });
@@ -436,6 +454,12 @@ async function start(
         () => undefined,
       );
     }
+    if (message.channel === 'command-ack') {
+      const payload = acknowledgementPayload(message.payload);
+      return Promise.all([commands.acknowledge(message), ingest.take({ ...message, payload })]).then(
+        () => undefined,
+      );
+    }
     return ingest.take(message);
   };
 
@@ -463,6 +487,7 @@ async function start(
     log: stageLog('mqtt'),
   });
   onClose('mqtt', () => mqtt.close());
+  commands.attach(mqtt.downlink);
   board.onChange(() => {
     const alarms = Buffer.from(JSON.stringify({ alarms: board.list() }));
     void mqtt
@@ -510,6 +535,7 @@ async function start(
     bridge: bridge?.stats(),
     mqtt: mqtt.stats(),
     registry: registry.stats(),
+    commands: commands.stats(),
     audit: audit.stats(),
     people: people.signIn.stats(),
     backups: backups.stats(),
@@ -535,6 +561,7 @@ async function start(
       metrics: () => metricFamilies(figures()),
       routes: [
         ...alarmRoutes(board),
+        ...commandRoutes({ commands, find: telemetry.find, sink, monotonicMs: () => clock.monotonicMs() }),
         ...gatewayRoutes(figures),
         ...peopleRoutes(people, audit),
         ...telemetryRoutes(telemetry),
@@ -555,6 +582,7 @@ async function start(
   const plainOperations: Operations = new Map([
     ...deviceOperations(registry),
     ...alarmOperations(board),
+    ...commandOperations(commands),
     ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),
     ...fieldTypeOperations(ingest),
     ...journalOperations(journal),

@@ -4,6 +4,7 @@
 import type { AlarmBoardStats, AlarmView } from '../alarms/board.ts';
 import type { BackupsStats } from '../backup/backups.ts';
 import type { BridgeStats } from '../bridge/bridge.ts';
+import type { Commands } from '../commands/commands.ts';
 import type { ForwarderStats } from '../forwarder/forwarder.ts';
 import type { HistoryStats } from '../history/history.ts';
 import type { IngestStats } from '../ingest/ingest.ts';
@@ -41,6 +42,7 @@ export interface GatewayFigures {
   readonly bridge: BridgeStats | undefined;
   readonly mqtt: ReturnType<MqttSource['stats']>;
   readonly registry: RegistryStats;
+  readonly commands: ReturnType<Commands['stats']>;
   readonly audit: AuditStats;
   readonly people: SignInStats;
   readonly backups: BackupsStats;
@@ -484,6 +486,46 @@ function apiFamilies({ api }: GatewayFigures): MetricFamily[] {
   ];
 }
 
+function commandFamilies({ commands }: GatewayFigures): MetricFamily[] {
+  const { acknowledged, failed, expired, cancelled } = commands;
+  return [
+    counter('commands_total', 'Commands accepted.', commands.submitted),
+    family(
+      'counter',
+      'commands_finished_total',
+      'Commands that came to an end, by which.',
+      each('state', { acknowledged, failed, expired, cancelled }),
+    ),
+    counter('commands_attempts_total', 'Times a command was given to a device.', commands.attempts),
+    counter('commands_refused_full_total', 'Commands refused because too many wait.', commands.refusedFull),
+    family('counter', 'commands_strange_acknowledgements_total', 'Answers of devices that changed nothing.', [
+      { labels: { kind: 'late' }, value: commands.lateAcknowledgements },
+      { labels: { kind: 'unmatched' }, value: commands.unmatchedAcknowledgements },
+      { labels: { kind: 'unreadable' }, value: commands.unreadableAcknowledgements },
+    ]),
+    counter(
+      'commands_repeated_total',
+      'Commands asked for again with the same key.',
+      commands.repeatedSubmits,
+    ),
+    counter('commands_damaged_records_total', 'Commands left out at start.', commands.damagedRecords),
+    gauge('commands_pending', 'Commands that wait for their device or its answer.', commands.pending),
+    gauge('commands_pending_max', 'As many may wait.', commands.pendingMax),
+    gauge(
+      'commands_held',
+      'Commands held back until the date is known: they may have expired while the power was off.',
+      commands.held,
+    ),
+    ...known(
+      'commands_oldest_seconds',
+      'Age of the oldest command that waits.',
+      commands.oldestMs === undefined ? undefined : commands.oldestMs / 1000,
+    ),
+    gauge('commands_remembered', 'Finished commands that are remembered.', commands.remembered),
+    gauge('commands_bytes', 'Payloads of commands.', commands.bytes),
+  ];
+}
+
 /** Fields of `host_health` as gauges of the same name; flags become 0 and 1. */
 function hostFamilies({ host }: GatewayFigures): MetricFamily[] {
   return Object.entries(host?.gauges ?? {}).map(([name, value]) =>
@@ -579,6 +621,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...mqttFamilies(figures),
     ...alarmFamilies(figures),
     ...apiFamilies(figures),
+    ...commandFamilies(figures),
     ...hostFamilies(figures),
     ...backupFamilies(figures),
     ...historyFamilies(figures),

@@ -254,6 +254,17 @@ export const configSchema = v.object({
     session_max_days: wholeNumber(1, 365, 14),
   }),
   registry: v.object({ devices_max: wholeNumber(1, 100_000, 1_000) }),
+  commands: v.object({
+    expires_in_ms: wholeNumber(1_000, 2_592_000_000, 86_400_000),
+    pending_per_device_max: wholeNumber(1, 10_000, 100),
+    pending_max: wholeNumber(1, 100_000, 2_000),
+    finished_per_device_max: wholeNumber(0, 10_000, 100),
+    finished_max: wholeNumber(0, 100_000, 5_000),
+    bytes_max: atLeast(64 * kibibyte, 8 * mebibyte),
+    attempts_max: wholeNumber(1, 1_000, 10),
+    retry_ms: wholeNumber(1_000, 3_600_000, 10_000),
+    retry_max_ms: wholeNumber(1_000, 86_400_000, 300_000),
+  }),
   host_health: v.object({
     enabled: yesOrNo(true),
     interval_ms: wholeNumber(1_000, 86_400_000, 60_000),

@@ -44,3 +44,19 @@ export function historyOptions({ history }: Config) {
 export function sessionOptions({ users }: Config) {
   return { idleMs: users.sessionIdleHours * 3_600_000, lifetimeMs: users.sessionMaxDays * dayMs };
 }
+
+export function commandLimits({ commands }: Config) {
+  const { expiresInMs, pendingPerDeviceMax, pendingMax, finishedPerDeviceMax, finishedMax } = commands;
+  const { bytesMax, attemptsMax, retryMs, retryMaxMs } = commands;
+  return {
+    expiresInMs,
+    pendingPerDeviceMax,
+    pendingMax,
+    finishedPerDeviceMax,
+    finishedMax,
+    bytesMax,
+    attemptsMax,
+    retryMs,
+    retryMsMax: retryMaxMs,
+  };
+}

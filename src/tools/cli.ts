@@ -10,6 +10,7 @@ import { auditCommand } from './audit.ts';
 import { backupCommand } from './backup.ts';
 import { checkConfigCommand } from './check-config.ts';
 import type { Call, Command, CommandOption, Output } from './command.ts';
+import { outboxCommands } from './commands.ts';
 import { deadLetterCommands } from './dead-letters.ts';
 import { deviceCommands } from './devices.ts';
 import { doctorCommand } from './doctor.ts';
@@ -37,6 +38,7 @@ const operatorCommands: readonly Command[] = [
   ...deviceCommands,
   ...userCommands,
   ...alarmCommands,
+  ...outboxCommands,
   ...journalCommands,
   ...deadLetterCommands,
   ...fieldTypeCommands,

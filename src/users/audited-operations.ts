@@ -20,6 +20,8 @@ const changes: Readonly<Record<string, string>> = {
   'users.token_revoke': 'name',
   'alarms.acknowledge': 'id',
   'alarms.silence': 'id',
+  'commands.send': 'device_id',
+  'commands.cancel': 'command_id',
   'dead-letters.replay': 'ids',
   'dead-letters.drop': 'ids',
   'field-types.forget': 'measurement',

@@ -6,6 +6,7 @@ import type { GatewayFigures } from '../../src/api/figures.ts';
 import { openApiRoute } from '../../src/api/openapi.ts';
 import { type Caller, type Route, route } from '../../src/api/route.ts';
 import { alarmRoutes } from '../../src/api/routes/alarms.ts';
+import { commandRoutes } from '../../src/api/routes/commands.ts';
 import { gatewayRoutes } from '../../src/api/routes/gateway.ts';
 import { pageRoutes } from '../../src/api/routes/pages.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
@@ -265,7 +266,13 @@ describe('every route the gateway has', () => {
   const figures = () => {
     throw new GatewayError('FIGURES_BUSY', 'none in this test');
   };
-  const routes = [...alarmRoutes(board), ...gatewayRoutes(figures as () => GatewayFigures)];
+  // A device of which it is about; whoever is let in finds nothing.
+  const outbox = { find: () => ({ deviceId: 'kitchen' }) } as unknown as Parameters<typeof commandRoutes>[0];
+  const routes = [
+    ...alarmRoutes(board),
+    ...commandRoutes(outbox),
+    ...gatewayRoutes(figures as () => GatewayFigures),
+  ];
 
   // One column a caller: on this machine, and on another without TLS. `+` is let in.
   const columns = ['nobody', 'wrong', 'device', 'service', 'viewer', 'admin'];
@@ -278,6 +285,11 @@ describe('every route the gateway has', () => {
     'POST /api/v1/alarms/silence': ['+ + + + + +', '+ + + + + +'],
     'GET /api/v1/openapi.json': ['+ + + + + +', '+ + + + + +'],
     'GET /api/v1/gateway': ['401 401 + + + +', 'T T T T T T'],
+    'POST /api/v1/devices/{device_id}/commands': ['401 401 403 403 403 +', 'T T T T T T'],
+    'GET /api/v1/devices/{device_id}/commands': ['401 401 + + + +', 'T T T T T T'],
+    'GET /api/v1/devices/{device_id}/commands/{command_id}': ['401 401 + + + +', 'T T T T T T'],
+    'DELETE /api/v1/devices/{device_id}/commands/{command_id}': ['401 401 403 403 403 +', 'T T T T T T'],
+    'POST /api/v1/devices/{device_id}/commands/{command_id}/ack': ['401 401 + 403 403 403', 'T T T T T T'],
   };
   const all = [...pageRoutes({ health: () => ({ ok: true, reasons: [] }), metrics: () => [] }), ...routes];
   all.push(openApiRoute(all, '1.0.0'));
@@ -294,7 +306,7 @@ describe('every route the gateway has', () => {
         const seen: string[] = [];
         for (const caller of columns) {
           const headers = caller === 'nobody' ? from : { ...from, 'x-api-key': caller };
-          const { status, code } = await ask(api, path.replace(/\{.*\}/, 'a'), method, headers).then(
+          const { status, code } = await ask(api, path.replaceAll(/\{\w+\}/g, 'a'), method, headers).then(
             ({ status: answered, body }) => ({ status: answered, code: /"code":"(\w+)"/.exec(body)?.[1] }),
           );
           const isRefused = status === 401 || status === 403;

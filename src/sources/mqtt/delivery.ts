@@ -165,6 +165,20 @@ export class Delivery {
     if (this.#inFlight.delete(messageId)) this.#pump();
   }
 
+  /**
+   * Sends a message that is in no queue, now or not at all. Answers its packet id, 0 with QoS 0; `busy`: the window or
+   * the socket is full, or others go first.
+   */
+  sendNow(message: StoredMessage): number | 'busy' | 'too-large' {
+    const { connection } = this.#options;
+    const hasRoom = this.#ready.length === 0 && this.#hasWindow() && !connection.outflow.isFull;
+    if (!this.#started || connection.client.closed || !hasRoom) return 'busy';
+    const messageId = message.qos === 0 ? 0 : this.#freeId();
+    if (!this.#write(message, message.qos, messageId, false)) return 'too-large';
+    if (messageId !== 0) this.#inFlight.add(messageId);
+    return messageId;
+  }
+
   /** Waits for room before the next one is asked for: so many retained messages are bounded. */
   #deliverRetained(packet: BrokerPacket, { qos: granted }: Wanted, done: () => void): void {
     const { sessions } = this.#options;

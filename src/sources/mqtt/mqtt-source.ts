@@ -30,6 +30,7 @@ import {
 import { type Connection, incomingOf, newConnection } from './connection.ts';
 import { capacityOf, Delivery } from './delivery.ts';
 import { takePublishes } from './direct-publish.ts';
+import { MqttDownlink } from './downlink.ts';
 import { type CommandHandler, Intake, isSated } from './intake.ts';
 import { defaultLimits, type MqttLimits } from './limits.ts';
 import { type Listeners, openListeners, type Ports } from './listeners.ts';
@@ -93,6 +94,8 @@ const lingerMs = 1000;
 type Refused = Error & { returnCode: number };
 
 export class MqttSource {
+  /** Commands to devices that listen for them. */
+  readonly downlink: MqttDownlink;
   readonly #options: MqttSourceOptions;
   readonly #limits: MqttLimits;
   readonly #sessions: Sessions;
@@ -128,6 +131,7 @@ export class MqttSource {
     this.#sessions = sessions;
     this.#intake = intake;
     this.#admission = new Admission(limits, options.clock);
+    this.downlink = new MqttDownlink({ root: options.root, connections: () => this.#connections.values() });
   }
 
   /**
@@ -233,6 +237,7 @@ export class MqttSource {
     const broker = await openBroker({ ...this.#limits, persistence, hooks: this.#hooks() });
     this.#broker = broker;
     this.#intake.attach(broker);
+    this.downlink.attach(broker);
     broker.on('error', (error) => {
       this.#counts.brokerErrors += 1;
       log.error({ event: 'mqtt-broker-error', err: error });
@@ -359,6 +364,7 @@ export class MqttSource {
     const { client, session } = connection;
     this.#connections.delete(client);
     connection.delivery?.stop();
+    this.downlink.disconnected(client);
     if (session !== undefined) {
       // A DISCONNECT may have changed it [MQTT 5, 3.14.2.2.2].
       if (client.version === 5) this.#sessions.setExpiry(session, client.sessionExpiryInterval);
@@ -555,7 +561,7 @@ export class MqttSource {
 
   /** Looks at a packet before aedes handles it. */
   #inspect(
-    { delivery }: Connection,
+    { client, delivery }: Connection,
     { cmd, messageId = 0, reasonCode = 0, ...packet }: IncomingPacket,
   ): boolean {
     if (cmd === 'subscribe') {
@@ -569,6 +575,7 @@ export class MqttSource {
     }
     const isOver = cmd === 'puback' || cmd === 'pubcomp' || (cmd === 'pubrec' && reasonCode >= failed);
     if (isOver) delivery?.acknowledged(messageId);
+    if (cmd === 'puback') this.downlink.acknowledged(client, messageId, reasonCode);
     return true;
   }
 

@@ -1,0 +1,95 @@
+import { connectAsync, type MqttClient } from 'mqtt';
+import { expect, test } from 'vitest';
+import type { ShownCommand } from '../../src/commands/shown.ts';
+import type { Gateway } from '../../src/gateway.ts';
+import { connectDevice, openGateway } from '../support/gateway.ts';
+import { tempFolder } from '../support/temp.ts';
+import { until } from '../support/until.ts';
+
+const topics = 'iotflow/devices/valve/commands';
+
+async function ask(gateway: Gateway, operation: string, args: Record<string, unknown>): Promise<unknown> {
+  const run = gateway.operations.get(operation);
+  if (run === undefined) throw new Error(`no operation ${operation}`);
+  return await run(args);
+}
+
+async function send(
+  gateway: Gateway,
+  kind: string,
+  more: Record<string, unknown> = {},
+): Promise<ShownCommand> {
+  return (await ask(gateway, 'commands.send', { device_id: 'valve', kind, ...more })) as ShownCommand;
+}
+
+async function show(gateway: Gateway, { command_id }: ShownCommand): Promise<ShownCommand> {
+  return (await ask(gateway, 'commands.show', { device_id: 'valve', command_id })) as ShownCommand;
+}
+
+/** What the device is sent; it answers as it is told. */
+function listen(device: MqttClient, answer?: (command: { id: string; kind: string }) => string): string[] {
+  const got: string[] = [];
+  device.on('message', (topic, payload) => {
+    const command = JSON.parse(payload.toString()) as { id: string; kind: string };
+    got.push(command.kind);
+    if (answer !== undefined) device.publish(`${topic}/ack`, answer(command), { qos: 1 });
+  });
+  return got;
+}
+
+test('a command reaches its device, its answer is seen, and both are in the history of the house', async () => {
+  const gateway = await openGateway(tempFolder());
+  const device = await connectDevice(gateway, 'valve');
+  const got = listen(device, ({ id }) => JSON.stringify({ id, status: 'ok', message: 'shut' }));
+  await device.subscribeAsync(`${topics}/+`, { qos: 1 });
+  const sent = await send(gateway, 'close', { payload: { speed: 3 }, by: 'anna' });
+  await until(async () => (await show(gateway, sent)).state === 'acknowledged');
+  expect(await show(gateway, sent)).toMatchObject({ message: 'shut', actor: 'anna', attempts: 1 });
+  expect(got).toEqual(['close']);
+  expect(gateway.figures().commands).toMatchObject({ submitted: 1, acknowledged: 1, pending: 0 });
+  await until(async () => {
+    const latest = (await ask(gateway, 'history.latest', { device_id: 'valve' })) as object;
+    return JSON.stringify(latest).includes('command_ack');
+  });
+});
+
+test('a simple node that subscribes with QoS 0 and answers without words is understood, and leaves no dead letters', async () => {
+  const gateway = await openGateway(tempFolder());
+  const device = await connectDevice(gateway, 'valve');
+  listen(device, () => '');
+  await device.subscribeAsync(`${topics}/+`, { qos: 0 });
+  const sent = await send(gateway, 'restart');
+  await until(async () => (await show(gateway, sent)).state === 'acknowledged');
+  expect(gateway.figures().journal.deadLetters.letters).toBe(0);
+});
+
+test('a node asleep, and a gateway that is started again: every command comes in order when both are awake', async () => {
+  const folder = tempFolder();
+  const first = await openGateway(folder);
+  const { apiKey } = await connectDevice(first, 'valve');
+  const kinds = ['one', 'two', 'three'];
+  const sent: ShownCommand[] = [];
+  for (const kind of kinds) sent.push(await send(first, kind));
+  await first.close();
+
+  const gateway = await openGateway(folder);
+  const device = await connectAsync(`mqtt://127.0.0.1:${gateway.ports.mqtt}`, {
+    username: 'valve',
+    password: apiKey,
+    reconnectPeriod: 0,
+  });
+  const got = listen(device, ({ id }) => JSON.stringify({ id, status: 'ok' }));
+  await device.subscribeAsync(`${topics}/+`, { qos: 1 });
+  await until(async () => (await show(gateway, sent[2]!)).state === 'acknowledged');
+  expect(got).toEqual(kinds);
+  await device.endAsync();
+});
+
+test('a device that is revoked has nothing more waiting for it', async () => {
+  const gateway = await openGateway(tempFolder());
+  await ask(gateway, 'devices.add', { device_id: 'valve' });
+  const sent = await send(gateway, 'open');
+  await ask(gateway, 'devices.revoke', { device_id: 'valve' });
+  expect(await show(gateway, sent)).toMatchObject({ state: 'failed' });
+  await expect(send(gateway, 'open')).rejects.toMatchObject({ code: 'DEVICE_CONFLICT' });
+});
