@@ -73,8 +73,8 @@ import { copyToMemory, isWritable, readOnlyDisk } from './platform/stand-in.ts';
 import type { Store } from './platform/store.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
 import { fileWitness } from './platform/witness.ts';
-import { operations as deviceOperations } from './registry/operations.ts';
-import { Registry } from './registry/registry.ts';
+import { openRegistry } from './registry/open.ts';
+import { operations as deviceOperations, pairingOperations } from './registry/operations.ts';
 import { Rules } from './rules/engine.ts';
 import { silenceRule } from './rules/silence.ts';
 import { wetRule } from './rules/wet.ts';
@@ -349,13 +349,20 @@ async function start(
     ...sessionOptions(config),
   });
   onClose('people', () => people.sessions.close());
-  const registry = await Registry.open({
+  const { registry, presence, enrolment } = await openRegistry({
     store: room('registry'),
     clock,
     randomBytes,
     witness: fileWitness(paths.registryWitness),
     devicesMax: config.registry.devicesMax,
+    pendingMax: config.registry.pendingMax,
+    isTimeKnown: () => dates.isKnown,
+    runningMs: () => journal.runningMs,
+    log: stageLog('registry'),
   });
+  presence.keep();
+  onClose('presence', () => presence.close());
+  onClose('enrolment', async () => enrolment.close());
 
   const led = openLed(config, stageLog('buzzer'));
   const board = await AlarmBoard.open({
@@ -413,13 +420,21 @@ async function start(
     limits: commandLimits(config),
   });
   onClose('commands', () => commands.close());
-  registry.onChange(({ deviceId, status }) => {
+  const forgetDevice = ({
+    deviceId,
+    status,
+  }: {
+    readonly deviceId: string;
+    readonly status: string;
+  }): void => {
     ingest.forget(deviceId);
     if (status !== 'inactive') return;
     commands.withdraw(deviceId);
     rules.forget(deviceId);
     board.withdraw(deviceId);
-  });
+  };
+  registry.onChange(forgetDevice);
+  registry.onRemoved(forgetDevice);
 
   const { influx } = config;
   const toBroker = bridgeOptions(config);
@@ -448,7 +463,8 @@ async function start(
   }
 
   const sink: Sink = (message) => {
-    registry.touch(message.deviceId, clock.wallMs(), clock.monotonicMs());
+    presence.touch(message.deviceId);
+    if (message.channel === 'status') presence.said(message.deviceId, message.name);
     if (isAcknowledgement(message)) {
       return Promise.all([board.acknowledge(undefined, message.deviceId), ingest.take(message)]).then(
         () => undefined,
@@ -482,12 +498,16 @@ async function start(
       if (kind === 'acknowledge') await board.acknowledge(alarmIdIn(payload), by);
       if (kind === 'silence') board.silence(by);
     },
+    onPresence: (deviceId, isConnected) =>
+      isConnected ? presence.connected(deviceId) : presence.disconnected(deviceId),
     // As the broker's own: it counts the lifetime of messages by the machine's wall clock, right or wrong.
     clock: parts.clock,
     log: stageLog('mqtt'),
   });
   onClose('mqtt', () => mqtt.close());
   commands.attach(mqtt.downlink);
+  registry.onRemoved(({ deviceId }) => mqtt.forget(deviceId));
+  mqtt.forgetOthers((deviceId) => registry.isKnown(deviceId));
   board.onChange(() => {
     const alarms = Buffer.from(JSON.stringify({ alarms: board.list() }));
     void mqtt
@@ -538,6 +558,8 @@ async function start(
     commands: commands.stats(),
     audit: audit.stats(),
     people: people.signIn.stats(),
+    enrolment: enrolment.stats(),
+    devicesOnline: presence.online,
     backups: backups.stats(),
     rules: rules.stats(),
     alarms: { ...board.stats(), list: board.list() },
@@ -547,11 +569,11 @@ async function start(
     history: history === undefined ? undefined : (history?.stats() ?? null),
   });
   const telemetry = {
-    find: (deviceId: string) => registry.get(deviceId),
+    find: (text: string) => registry.find(text),
     history: new Map(history ? historyOperations(history, clock) : []),
     submit: (points: readonly SubmittedPoint[]) =>
       ingest.submit(points, { receivedMonotonicMs: clock.monotonicMs() }),
-    touch: (deviceId: string) => registry.touch(deviceId, clock.wallMs(), clock.monotonicMs()),
+    touch: (deviceId: string) => presence.touch(deviceId),
   };
   if (config.http.enabled) {
     api = await Api.open({
@@ -580,7 +602,8 @@ async function start(
 
   const status: Operation = async () => ({ health: healthOf(figures()), ports, figures: figures() });
   const plainOperations: Operations = new Map([
-    ...deviceOperations(registry),
+    ...deviceOperations({ registry, presence, enrolment }),
+    ...pairingOperations(enrolment),
     ...alarmOperations(board),
     ...commandOperations(commands),
     ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),

@@ -16,6 +16,7 @@ import type { HistogramSnapshot } from '../platform/histogram.ts';
 import type { LedStats } from '../platform/led.ts';
 import type { LevelStoreStats } from '../platform/level-store.ts';
 import type { TimeStats } from '../platform/time-base.ts';
+import type { EnrolmentStats } from '../registry/enrolment.ts';
 import type { RegistryStats } from '../registry/registry.ts';
 import type { RulesStats } from '../rules/engine.ts';
 import type { HostHealthStats } from '../sources/host/host-health.ts';
@@ -45,6 +46,8 @@ export interface GatewayFigures {
   readonly commands: ReturnType<Commands['stats']>;
   readonly audit: AuditStats;
   readonly people: SignInStats;
+  readonly enrolment: EnrolmentStats;
+  readonly devicesOnline: number;
   readonly backups: BackupsStats;
   readonly rules: RulesStats;
   readonly alarms: AlarmBoardStats & { readonly list: readonly AlarmView[] };
@@ -604,13 +607,23 @@ function peopleFamilies({ audit, people }: GatewayFigures): MetricFamily[] {
 }
 
 export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
-  const { version, gatewayId, uptimeMs, registry } = figures;
+  const { version, gatewayId, uptimeMs, registry, enrolment, devicesOnline } = figures;
   return [
     family('gauge', 'build_info', 'Always 1; the labels say what runs.', [
       { labels: { version, gateway: gatewayId }, value: 1 },
     ]),
     gauge('uptime_seconds', 'Since this process started.', uptimeMs / 1000),
     gauge('devices', 'Devices in the registry.', registry.devices),
+    gauge('devices_online', 'Devices that are connected, or said that they are there.', devicesOnline),
+    gauge('devices_pending', 'Devices that wait for approval.', registry.pending),
+    gauge('pairing_open', 'Whether devices may enrol without a token.', enrolment.isPairing ? 1 : 0),
+    gauge('enrolment_tokens', 'Enrolment tokens.', enrolment.tokens),
+    family('counter', 'enrolments_total', 'Devices that registered by themselves, by what came of it.', [
+      { labels: { outcome: 'active' }, value: enrolment.enrolled },
+      { labels: { outcome: 'pending' }, value: enrolment.asked },
+      { labels: { outcome: 'refused' }, value: enrolment.refused },
+      { labels: { outcome: 'expired' }, value: enrolment.expired },
+    ]),
     counter('devices_damaged_records_total', 'Registry records left out at start.', registry.damagedRecords),
     ...journalFamilies(figures),
     ...wearFamilies(figures),

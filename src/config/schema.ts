@@ -253,7 +253,10 @@ export const configSchema = v.object({
     session_idle_hours: wholeNumber(1, 8_760, 24),
     session_max_days: wholeNumber(1, 365, 14),
   }),
-  registry: v.object({ devices_max: wholeNumber(1, 100_000, 1_000) }),
+  registry: v.object({
+    devices_max: wholeNumber(1, 100_000, 1_000),
+    pending_max: wholeNumber(0, 1_000, 20),
+  }),
   commands: v.object({
     expires_in_ms: wholeNumber(1_000, 2_592_000_000, 86_400_000),
     pending_per_device_max: wholeNumber(1, 10_000, 100),

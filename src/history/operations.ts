@@ -2,17 +2,23 @@
 // from outside and are checked here; answers are JSON, times in RFC 3339.
 
 import { parseTimestamp, timestampExpected, timestampText } from '../model/timestamp.ts';
-import { GatewayError } from '../platform/errors.ts';
+import {
+  type Arguments,
+  checkNames,
+  invalidArgument as invalid,
+  optionalText,
+  optionalWhole,
+  requiredText,
+} from '../platform/arguments.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
 import type { History } from './history.ts';
 import { type Order, parseCursor, type Selection } from './query.ts';
 import { type AggregateFunction, aggregateFunctions } from './summary.ts';
 
-type Args = Parameters<Operation>[0];
-
 const defaults = { from: '-1h', to: 'now', window: '1h', limit: 1_000, functions: ['mean', 'min', 'max'] };
 /** More would keep the event loop busy with JSON alone; `next` leads on. */
 const limitMax = 10_000;
+const limits = { min: 1, max: limitMax, fallback: defaults.limit };
 const fieldsMax = 256;
 const windowMsMin = 1_000;
 const windowMsMax = 366 * 86_400_000;
@@ -22,31 +28,8 @@ const timeNsMax = 2n ** 63n - 1n;
 
 const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const;
 
-function invalid(message: string): GatewayError {
-  return new GatewayError('ARGUMENT_INVALID', message);
-}
-
-function checkNames(args: Args, known: readonly string[]): void {
-  const unknown = Object.keys(args).find((name) => !known.includes(name));
-  if (unknown === undefined) return;
-  throw invalid(`unknown argument ${JSON.stringify(unknown.slice(0, 80))}; known are ${known.join(', ')}`);
-}
-
-function text(args: Args, name: string): string | undefined {
-  const value = args[name];
-  if (value === undefined || value === null) return undefined;
-  if (typeof value === 'string' && value !== '' && value.length <= 512) return value;
-  throw invalid(`${name}: expected text of 1 to 512 characters`);
-}
-
-function requiredText(args: Args, name: string): string {
-  const value = text(args, name);
-  if (value === undefined) throw invalid(`${name}: expected text of 1 to 512 characters`);
-  return value;
-}
-
 /** A list, or its items with commas between. */
-function list(args: Args, name: string): readonly string[] | undefined {
+function list(args: Arguments, name: string): readonly string[] | undefined {
   const value = args[name];
   if (value === undefined || value === null) return undefined;
   const items: unknown[] = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? value : [];
@@ -63,7 +46,7 @@ function parseDuration(given: string): number | undefined {
 }
 
 /** `now`, `-1h`, or a time. */
-function time(args: Args, name: string, fallback: string, nowMs: number): bigint {
+function time(args: Arguments, name: string, fallback: string, nowMs: number): bigint {
   const value = args[name] ?? fallback;
   const given = typeof value === 'string' ? value.trim() : value;
   if (given === 'now' || given === 'now()') return BigInt(Math.floor(nowMs)) * 1_000_000n;
@@ -78,15 +61,9 @@ function time(args: Args, name: string, fallback: string, nowMs: number): bigint
   return found > timeNsMax ? timeNsMax : found;
 }
 
-function whole(args: Args, name: string, min: number, max: number, fallback: number): number {
-  const value = args[name] ?? fallback;
-  if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
-  throw invalid(`${name}: expected a whole number from ${min} to ${max}`);
-}
-
-function selection(args: Args, nowMs: number): Selection {
+function selection(args: Arguments, nowMs: number): Selection {
   const deviceId = requiredText(args, 'device_id');
-  const measurement = text(args, 'measurement');
+  const measurement = optionalText(args, 'measurement');
   const fields = list(args, 'fields');
   const fromNs = time(args, 'from', defaults.from, nowMs);
   const toNs = time(args, 'to', defaults.to, nowMs);
@@ -100,14 +77,14 @@ function selection(args: Args, nowMs: number): Selection {
   };
 }
 
-function windowMs(args: Args): number {
-  const given = text(args, 'window') ?? defaults.window;
+function windowMs(args: Arguments): number {
+  const given = optionalText(args, 'window') ?? defaults.window;
   const found = parseDuration(given);
   if (found !== undefined && found >= windowMsMin && found <= windowMsMax) return found;
   throw invalid('window: expected a duration from 1s to 366d, such as 5m or 1h');
 }
 
-function functions(args: Args): readonly AggregateFunction[] {
+function functions(args: Arguments): readonly AggregateFunction[] {
   const given = list(args, 'functions') ?? defaults.functions;
   return given.map((name) => {
     const found = aggregateFunctions.find((known) => known === name);
@@ -116,15 +93,15 @@ function functions(args: Args): readonly AggregateFunction[] {
   });
 }
 
-function order(args: Args): Order {
-  const given = text(args, 'order') ?? 'oldest-first';
+function order(args: Arguments): Order {
+  const given = optionalText(args, 'order') ?? 'oldest-first';
   const found = orders.find((known) => known === given);
   if (found !== undefined) return found;
   throw invalid(`order: expected ${orders.join(' or ')}`);
 }
 
-function after(args: Args): string | undefined {
-  const given = text(args, 'after');
+function after(args: Arguments): string | undefined {
+  const given = optionalText(args, 'after');
   if (given === undefined || parseCursor(given) !== undefined) return given;
   throw invalid('after: expected "next" of the answer before');
 }
@@ -140,7 +117,7 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
   const latest: Operation = async (args) => {
     checkNames(args, ['device_id', 'measurement']);
     const deviceId = requiredText(args, 'device_id');
-    const found = await history.latest(deviceId, text(args, 'measurement'));
+    const found = await history.latest(deviceId, optionalText(args, 'measurement'));
     const measurements = found.map(({ measurement, fields }) => ({
       measurement,
       fields: Object.fromEntries(
@@ -155,7 +132,7 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
     const cursor = after(args);
     const { rows, next } = await history.range({
       ...selected,
-      limit: whole(args, 'limit', 1, limitMax, defaults.limit),
+      limit: optionalWhole(args, 'limit', limits),
       order: order(args),
       ...(cursor === undefined ? {} : { after: cursor }),
     });
@@ -173,7 +150,7 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
     const asked = functions(args);
     const { windows, nextFromNs } = await history.aggregate({
       ...selected,
-      limit: whole(args, 'limit', 1, limitMax, defaults.limit),
+      limit: optionalWhole(args, 'limit', limits),
       windowMs: windowMs(args),
       functions: asked,
     });

@@ -6,12 +6,16 @@ import { GatewayError } from '../platform/errors.ts';
 
 export type DeviceStatus = 'active' | 'inactive' | 'maintenance' | 'pending';
 
-const deviceStatuses: ReadonlySet<string> = new Set<DeviceStatus>([
+export const deviceStatuses = [
   'active',
   'inactive',
   'maintenance',
   'pending',
-]);
+] as const satisfies readonly DeviceStatus[];
+
+function isDeviceStatus(text: unknown): text is DeviceStatus {
+  return deviceStatuses.some((status) => status === text);
+}
 
 export interface DeviceKey {
   /** Public: it is part of the key's text and tells keys apart in lists and logs. */
@@ -23,19 +27,35 @@ export interface DeviceKey {
   readonly expiresMs?: number;
 }
 
-export interface Device {
-  readonly deviceId: string;
+/** Free facts about a device, for people and their programs. */
+export type DeviceMetadata = Readonly<Record<string, unknown>>;
+
+/** What an administrator may write about a device. Empty text: nobody said. */
+export interface DeviceFacts {
   readonly name: string;
   readonly type: string;
   readonly location: string;
+  readonly description: string;
+  readonly firmwareVersion: string;
+  readonly hardwareVersion: string;
+  readonly metadata: DeviceMetadata;
+}
+
+export interface Device extends DeviceFacts {
+  readonly deviceId: string;
+  /** A whole number, given once, never to another device. */
+  readonly id: number;
   readonly status: DeviceStatus;
   /** A local account (Home Assistant, tests) that may read every device's topics. */
   readonly service: boolean;
+  /** 0 where the time was not known. */
   readonly createdMs: number;
   readonly updatedMs: number;
   readonly keys: readonly DeviceKey[];
-  /** One more with every change. */
+  /** Higher with every change of any record. */
   readonly revision: number;
+  /** Changes when the device is shut out: what its account left at the broker before is no longer its own. */
+  readonly epoch: number;
 }
 
 /** Ids under which the gateway itself speaks. */
@@ -57,6 +77,9 @@ export function checkDeviceId(deviceId: string): void {
 }
 
 const labelCharactersMax = 128;
+const descriptionCharactersMax = 512;
+const metadataBytesMax = 4096;
+const metadataLevelsMax = 5;
 
 /** Name, type and location become tags: short, and nothing that breaks a line.
  * @throws GatewayError `DEVICE_FIELD_INVALID` */
@@ -66,6 +89,49 @@ export function checkLabel(field: string, text: string): void {
     'DEVICE_FIELD_INVALID',
     `${field}: expected at most ${labelCharactersMax} characters without line breaks or control characters`,
   );
+}
+
+/** @throws GatewayError `DEVICE_FIELD_INVALID` naming the fact that will not do. */
+export function checkFacts(facts: Partial<DeviceFacts>): void {
+  const { name, type, location, description = '', firmwareVersion, hardwareVersion, metadata } = facts;
+  const labels = {
+    name,
+    type,
+    location,
+    firmware_version: firmwareVersion,
+    hardware_version: hardwareVersion,
+  };
+  for (const [field, label] of Object.entries(labels)) if (label !== undefined) checkLabel(field, label);
+  if (name !== undefined && name.trim() === '') {
+    throw new GatewayError('DEVICE_FIELD_INVALID', 'name: expected at least one character that can be seen');
+  }
+  if (description.length > descriptionCharactersMax || /[^\P{Cc}\n\t]/u.test(description)) {
+    throw new GatewayError(
+      'DEVICE_FIELD_INVALID',
+      `description: expected at most ${descriptionCharactersMax} characters without control characters`,
+    );
+  }
+  if (metadata !== undefined) checkMetadata(metadata);
+}
+
+function checkMetadata(metadata: DeviceMetadata): void {
+  const isGood =
+    isFields(metadata) &&
+    levelsOf(metadata) <= metadataLevelsMax &&
+    Buffer.byteLength(JSON.stringify(metadata)) <= metadataBytesMax;
+  if (isGood) return;
+  throw new GatewayError(
+    'DEVICE_FIELD_INVALID',
+    `metadata: expected a JSON object of at most ${metadataBytesMax} bytes and ${metadataLevelsMax} levels`,
+  );
+}
+
+/** How deep it is nested, counted no further than it may be. */
+function levelsOf(value: unknown, level = 0): number {
+  if (typeof value !== 'object' || value === null || level > metadataLevelsMax) return level;
+  let deepest = level + 1;
+  for (const inner of Object.values(value)) deepest = Math.max(deepest, levelsOf(inner, level + 1));
+  return deepest;
 }
 
 export function encodeDevice(device: Device): Buffer {
@@ -87,7 +153,7 @@ function decodeKey(value: unknown): DeviceKey | undefined {
   return typeof expiresMs === 'number' ? { keyId, sha256, createdMs, expiresMs } : undefined;
 }
 
-/** The device stored under this id; undefined when the record is not exactly what `encodeDevice` writes. */
+/** The device stored under this id; undefined when the record is not exactly what `encodeDevice` writes, or wrote. */
 export function decodeDevice(storedId: string, bytes: Buffer): Device | undefined {
   let value: unknown;
   try {
@@ -96,28 +162,29 @@ export function decodeDevice(storedId: string, bytes: Buffer): Device | undefine
     return undefined;
   }
   if (!isFields(value)) return undefined;
-  const { deviceId, name, type, location, status, service, createdMs, updatedMs, keys } = value;
-  const { revision = 0 } = value;
+  const { deviceId, status, service, createdMs, updatedMs, keys, revision = 0, epoch = 0 } = value;
   // A record that moved to another key would let one device in as another.
-  if (deviceId !== storedId || !isDeviceId(storedId)) return undefined;
-  if (typeof name !== 'string' || typeof type !== 'string' || typeof location !== 'string') return undefined;
-  if (typeof status !== 'string' || !deviceStatuses.has(status)) return undefined;
-  if (typeof service !== 'boolean' || typeof createdMs !== 'number' || typeof updatedMs !== 'number') {
-    return undefined;
-  }
-  if (!Array.isArray(keys) || typeof revision !== 'number') return undefined;
+  if (deviceId !== storedId || !isDeviceId(storedId) || !isDeviceStatus(status)) return undefined;
+  // Not every version had these. 0: the registry gives it one.
+  const { id = 0, description = '', firmwareVersion = '', hardwareVersion = '', metadata = {} } = value;
+  const { name, type, location } = value;
+  const texts = { name, type, location, description, firmwareVersion, hardwareVersion };
+  const numbers = { id, createdMs, updatedMs, revision, epoch };
+  if (!areAll(texts, 'string') || !areAll(numbers, 'number')) return undefined;
+  if (typeof service !== 'boolean' || !isFields(metadata) || !Array.isArray(keys)) return undefined;
   const decoded = keys.map(decodeKey).filter((key) => key !== undefined);
   if (decoded.length !== keys.length) return undefined;
-  return {
-    deviceId: storedId,
-    name,
-    type,
-    location,
-    status: status as DeviceStatus,
-    service,
-    createdMs,
-    updatedMs,
-    keys: decoded,
-    revision,
-  };
+  return { deviceId: storedId, ...texts, ...numbers, status, service, metadata, keys: decoded };
+}
+
+interface TypeNames {
+  string: string;
+  number: number;
+}
+
+function areAll<Names extends string, Type extends keyof TypeNames>(
+  values: Readonly<Record<Names, unknown>>,
+  type: Type,
+): values is Readonly<Record<Names, TypeNames[Type]>> {
+  return Object.values(values).every((value) => typeof value === type);
 }

@@ -1,117 +1,193 @@
 // What an operator may do with devices, by name: one implementation for the control socket of a running gateway
 // and for the command line beside a stopped one. Arguments come from outside and are checked here.
 
+import {
+  type Arguments,
+  checkNames,
+  invalidArgument,
+  optionalFlag,
+  optionalText,
+  optionalWhole,
+  requiredText,
+} from '../platform/arguments.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
-import type { Device } from './device.ts';
-import type { Registry } from './registry.ts';
+import type { Device, DeviceFacts, DeviceMetadata } from './device.ts';
+import type { Enrolment, EnrolmentToken, Pairing } from './enrolment.ts';
+import type { Presence } from './presence.ts';
+import type { DeviceChanges, Registry } from './registry.ts';
+import { showDevice, shownTime } from './shown.ts';
 
-type Args = Parameters<Operation>[0];
+const limits = {
+  graceMs: { min: 0, max: 30 * 86_400_000, fallback: 0 },
+  pairingMs: { min: 10_000, max: 3_600_000, fallback: 300_000 },
+  pairingDevices: { min: 1, max: 100, fallback: 10 },
+  tokenLifeMs: { min: 60_000, max: 30 * 86_400_000, fallback: 86_400_000 },
+};
 
-function invalid(message: string): GatewayError {
-  return new GatewayError('ARGUMENT_INVALID', message);
-}
+const statuses = ['active', 'inactive', 'maintenance'] as const;
 
-function checkNames(args: Args, known: readonly string[]): void {
-  const unknown = Object.keys(args).find((name) => !known.includes(name));
-  if (unknown === undefined) return;
-  throw invalid(
-    `unknown argument ${JSON.stringify(unknown.slice(0, 80))}; known are ${known.join(', ') || 'none'}`,
-  );
-}
+/** Names of facts as they are said outside. */
+const factNames = {
+  name: 'name',
+  type: 'type',
+  location: 'location',
+  description: 'description',
+  firmware_version: 'firmwareVersion',
+  hardware_version: 'hardwareVersion',
+} as const satisfies Record<string, keyof DeviceFacts>;
 
-function requiredText(args: Args, name: string): string {
-  const value = args[name];
-  if (typeof value !== 'string') throw invalid(`${name}: expected text`);
-  return value;
-}
+const factArguments = [...Object.keys(factNames), 'metadata'];
 
-function optionalText(args: Args, name: string): string | undefined {
-  return args[name] === undefined ? undefined : requiredText(args, name);
-}
-
-function optionalFlag(args: Args, name: string): boolean {
-  const value = args[name] ?? false;
-  if (typeof value !== 'boolean') throw invalid(`${name}: expected true or false`);
-  return value;
-}
-
-function optionalMs(args: Args, name: string, max: number): number {
-  const value = args[name] ?? 0;
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max) {
-    throw invalid(`${name}: expected a whole number from 0 to ${max}`);
+function factsIn(args: Arguments): Partial<DeviceFacts> {
+  const facts: Record<string, unknown> = {};
+  for (const [argument, fact] of Object.entries(factNames)) {
+    const value = optionalText(args, argument, { min: 0, max: 1024 });
+    if (value !== undefined) facts[fact] = value;
   }
-  return value;
+  const { metadata } = args;
+  if (metadata === undefined) return facts;
+  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
+    throw invalidArgument('metadata: expected a JSON object');
+  }
+  return { ...facts, metadata: metadata as DeviceMetadata };
 }
 
-/** How a device is shown: everything but the hashes of its keys. */
-export interface ShownDevice {
-  readonly device_id: string;
-  readonly name: string;
-  readonly type: string;
-  readonly location: string;
-  readonly status: string;
-  readonly service: boolean;
-  readonly created_at: string;
-  /** Null when nothing came from it since the gateway started, or no gateway runs. */
-  readonly last_seen: string | null;
-  readonly key_ids: readonly string[];
+function statusIn(args: Arguments): Pick<DeviceChanges, 'status'> {
+  const given = optionalText(args, 'status');
+  if (given === undefined) return {};
+  const status = statuses.find((known) => known === given);
+  if (status !== undefined) return { status };
+  throw invalidArgument(`status: expected ${statuses.join(', ')}`);
 }
 
-/** ISO 8601; a time no calendar knows (a damaged clock) is shown as the epoch rather than as an error. */
-function isoTime(wallMs: number): string {
-  const time = new Date(wallMs);
-  return Number.isNaN(time.getTime()) ? new Date(0).toISOString() : time.toISOString();
+export interface ShownToken {
+  readonly token_id: string;
+  readonly name: string | null;
+  readonly type: string | null;
+  readonly location: string | null;
+  readonly created_at: string | null;
+  /** Of running time. */
+  readonly ends_in_seconds: number;
 }
 
-function shown(registry: Registry, device: Device): ShownDevice {
-  const seen = registry.lastSeen(device.deviceId);
-  return {
-    device_id: device.deviceId,
-    name: device.name,
-    type: device.type,
-    location: device.location,
-    status: device.status,
-    service: device.service,
-    created_at: isoTime(device.createdMs),
-    last_seen: seen === undefined ? null : isoTime(seen.wallMs),
-    key_ids: device.keys.map(({ keyId }) => keyId),
+export interface ShownPairing {
+  readonly open: boolean;
+  readonly ends_in_seconds: number;
+  readonly devices_left: number;
+}
+
+function shownPairing({ isOpen, leftMs, leftDevices }: Pairing): ShownPairing {
+  return { open: isOpen, ends_in_seconds: Math.ceil(leftMs / 1000), devices_left: leftDevices };
+}
+
+export interface RegistryParts {
+  readonly registry: Registry;
+  readonly presence: Presence;
+  readonly enrolment: Enrolment;
+}
+
+function deviceOperations({ registry, presence }: RegistryParts): Readonly<Record<string, Operation>> {
+  /** By device id or number. */
+  const deviceOf = (args: Arguments): Device => {
+    const text = requiredText(args, 'device_id');
+    const device = registry.find(text);
+    if (device !== undefined) return device;
+    throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(text.slice(0, 80))}`);
   };
-}
-
-const graceMsMax = 30 * 86_400_000;
-
-/** `devices.add`, `devices.list`, `devices.rotate`, `devices.revoke`. */
-export function operations(registry: Registry): Operations {
-  const table: Readonly<Record<string, Operation>> = {
+  return {
     'devices.add': async (args) => {
-      checkNames(args, ['device_id', 'name', 'type', 'location', 'service']);
-      const name = optionalText(args, 'name');
-      const type = optionalText(args, 'type');
-      const location = optionalText(args, 'location');
+      checkNames(args, ['device_id', 'service', ...factArguments]);
       const { device, apiKey } = await registry.add({
-        deviceId: requiredText(args, 'device_id'),
-        ...(name === undefined ? {} : { name }),
-        ...(type === undefined ? {} : { type }),
-        ...(location === undefined ? {} : { location }),
+        deviceId: requiredText(args, 'device_id', { min: 0 }),
+        ...factsIn(args),
         service: optionalFlag(args, 'service'),
       });
       return { device_id: device.deviceId, api_key: apiKey };
     },
     'devices.list': async (args) => {
       checkNames(args, []);
-      return { devices: registry.list().map((device) => shown(registry, device)) };
+      const devices = registry.list().map((device) => showDevice(device, presence));
+      return { devices, count: devices.length };
+    },
+    'devices.show': async (args) => {
+      checkNames(args, ['device_id']);
+      return showDevice(deviceOf(args), presence);
+    },
+    'devices.update': async (args) => {
+      checkNames(args, ['device_id', 'status', ...factArguments]);
+      const changes = { ...factsIn(args), ...statusIn(args) };
+      return showDevice(await registry.update(deviceOf(args).deviceId, changes), presence);
     },
     'devices.rotate': async (args) => {
       checkNames(args, ['device_id', 'grace_ms']);
-      const graceMs = optionalMs(args, 'grace_ms', graceMsMax);
-      const { device, apiKey } = await registry.rotate(requiredText(args, 'device_id'), { graceMs });
+      const graceMs = optionalWhole(args, 'grace_ms', limits.graceMs);
+      const { device, apiKey } = await registry.rotate(deviceOf(args).deviceId, { graceMs });
       return { device_id: device.deviceId, api_key: apiKey };
     },
     'devices.revoke': async (args) => {
       checkNames(args, ['device_id']);
-      return shown(registry, await registry.revoke(requiredText(args, 'device_id')));
+      return showDevice(await registry.revoke(deviceOf(args).deviceId), presence);
+    },
+    'devices.approve': async (args) => {
+      checkNames(args, ['device_id']);
+      return showDevice(await registry.approve(deviceOf(args).deviceId), presence);
+    },
+    'devices.remove': async (args) => {
+      checkNames(args, ['device_id']);
+      // A damaged record is found by its id alone.
+      const text = requiredText(args, 'device_id');
+      const deviceId = registry.find(text)?.deviceId ?? text;
+      await registry.remove(deviceId);
+      return { device_id: deviceId, removed: true };
     },
   };
-  return new Map(Object.entries(table));
+}
+
+function tokenOperations(enrolment: Enrolment): Readonly<Record<string, Operation>> {
+  const shown = (token: EnrolmentToken): ShownToken => ({
+    token_id: token.tokenId,
+    name: token.name ?? null,
+    type: token.type ?? null,
+    location: token.location ?? null,
+    created_at: shownTime(token.createdMs),
+    ends_in_seconds: Math.ceil(enrolment.lifeLeftMs(token) / 1000),
+  });
+  return {
+    'devices.tokens.add': async (args) => {
+      checkNames(args, ['life_ms', 'name', 'type', 'location']);
+      const lifeMs = optionalWhole(args, 'life_ms', limits.tokenLifeMs);
+      const { token, text } = await enrolment.addToken(lifeMs, factsIn(args));
+      return { ...shown(token), enrolment_token: text };
+    },
+    'devices.tokens.list': async (args) => {
+      checkNames(args, []);
+      const tokens = enrolment.tokens().map(shown);
+      return { tokens, count: tokens.length };
+    },
+    'devices.tokens.revoke': async (args) => {
+      checkNames(args, ['token_id']);
+      const tokenId = requiredText(args, 'token_id');
+      await enrolment.revokeToken(tokenId);
+      return { token_id: tokenId, revoked: true };
+    },
+  };
+}
+
+/** What works beside a stopped gateway too: `devices.…`, `devices.tokens.…`. */
+export function operations(parts: RegistryParts): Operations {
+  return new Map(Object.entries({ ...deviceOperations(parts), ...tokenOperations(parts.enrolment) }));
+}
+
+/** What only a running gateway can do: `devices.pair {for_ms?, devices_max?, close?}`. */
+export function pairingOperations(enrolment: Enrolment): Operations {
+  const pair: Operation = async (args) => {
+    checkNames(args, ['for_ms', 'devices_max', 'close']);
+    const forMs = optionalWhole(args, 'for_ms', limits.pairingMs);
+    const devicesMax = optionalWhole(args, 'devices_max', limits.pairingDevices);
+    if (!optionalFlag(args, 'close')) return shownPairing(enrolment.openPairing({ forMs, devicesMax }));
+    enrolment.closePairing();
+    return shownPairing(enrolment.pairing());
+  };
+  return new Map([['devices.pair', pair]]);
 }

@@ -1,13 +1,21 @@
 // Who may speak to the gateway. Promises: a change is on the disk before it resolves and before anybody hears of
-// it; keys are stored as hashes alone; a record that is damaged lets nobody in. All entries are in memory, so
-// reads are plain and cheap; `devicesMax` bounds them.
+// it; keys are stored as hashes alone; a record that is damaged lets nobody in, and one that was removed does not come
+// back. All entries are in memory, so reads are plain and cheap; `devicesMax` bounds them.
 
 import type { Clock } from '../platform/clock.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { Store } from '../platform/store.ts';
 import type { Witness } from '../platform/witness.ts';
 import { createApiKey, keyIdOf, matchesKey, type RandomBytes } from './api-key.ts';
-import { checkDeviceId, checkLabel, type Device, decodeDevice, encodeDevice } from './device.ts';
+import {
+  checkDeviceId,
+  checkFacts,
+  type Device,
+  type DeviceFacts,
+  decodeDevice,
+  encodeDevice,
+} from './device.ts';
+import { type RecordChange, Records } from './records.ts';
 
 const defaults = { devicesMax: 1_000 };
 
@@ -15,8 +23,6 @@ const defaults = { devicesMax: 1_000 };
 const keysMax = 4;
 
 const recordPrefix = 'device/';
-// `0` follows `/`.
-const recordsEnd = 'device0';
 
 export interface RegistryOptions {
   readonly store: Store;
@@ -26,15 +32,19 @@ export interface RegistryOptions {
   readonly witness?: Witness;
   /** Default 1000. */
   readonly devicesMax?: number;
+  /** Whether the wall clock is believed; without, it is. Devices made while it is not have no date. */
+  readonly isTimeKnown?: () => boolean;
 }
 
-export interface NewDevice {
+export interface NewDevice extends Partial<DeviceFacts> {
   readonly deviceId: string;
-  /** Default: the device id. */
-  readonly name?: string;
-  readonly type?: string;
-  readonly location?: string;
   readonly service?: boolean;
+  /** Default active. */
+  readonly status?: 'active' | 'pending';
+}
+
+export interface DeviceChanges extends Partial<DeviceFacts> {
+  readonly status?: 'active' | 'inactive' | 'maintenance';
 }
 
 /** The only time the text of a key is seen. */
@@ -43,14 +53,11 @@ export interface IssuedKey {
   readonly apiKey: string;
 }
 
-export interface LastSeen {
-  readonly wallMs: number;
-  readonly monotonicMs: number;
-}
-
 export interface RegistryStats {
   readonly devices: number;
   readonly devicesMax: number;
+  /** They wait for an administrator. */
+  readonly pending: number;
   /** Records that were damaged, missing or outdated at the start: these devices cannot connect. */
   readonly damagedRecords: number;
   readonly verified: number;
@@ -59,61 +66,68 @@ export interface RegistryStats {
 
 type DeviceListener = (device: Device) => void;
 
+/** Names that people would take for the same. */
+function sameName(a: string, b: string): boolean {
+  return a === b || a.trim().toLowerCase() === b.trim().toLowerCase();
+}
+
+function mayConnect({ status }: Device): boolean {
+  return status === 'active' || status === 'maintenance';
+}
+
 export class Registry {
-  readonly #store: Store;
+  /** For what else is kept beside the devices, and changes with them. */
+  readonly records: Records;
   readonly #clock: Clock;
   readonly #randomBytes: RandomBytes;
   readonly #devicesMax: number;
-  readonly #witness: Witness | undefined;
-  /** The newest of each device, also of those whose record is damaged or gone. */
-  readonly #revisions = new Map<string, number>();
+  readonly #isTimeKnown: () => boolean;
   readonly #devices = new Map<string, Device>();
-  readonly #lastSeen = new Map<string, { wallMs: number; monotonicMs: number }>();
+  readonly #byId = new Map<number, string>();
+  readonly #byKeyId = new Map<string, string>();
   readonly #changeListeners: DeviceListener[] = [];
   readonly #revokedListeners: DeviceListener[] = [];
-  /** Changes happen one after another: what the next one checks is what this one leaves. */
-  #changing: Promise<unknown> = Promise.resolve();
+  readonly #removedListeners: DeviceListener[] = [];
   #damagedRecords = 0;
   #verified = 0;
   #refused = 0;
 
-  private constructor(options: RegistryOptions) {
-    this.#store = options.store;
+  private constructor(options: RegistryOptions, records: Records) {
+    this.records = records;
     this.#clock = options.clock;
     this.#randomBytes = options.randomBytes;
-    this.#witness = options.witness;
     this.#devicesMax = options.devicesMax ?? defaults.devicesMax;
+    this.#isTimeKnown = options.isTimeKnown ?? (() => true);
   }
 
   /** @throws GatewayError `STORE_FAILED` when the store cannot be read. */
   static async open(options: RegistryOptions): Promise<Registry> {
-    const registry = new Registry(options);
-    const newest = (await options.witness?.read()) ?? new Map<string, number>();
-    for await (const [key, bytes] of options.store.entries({ gte: recordPrefix, lt: recordsEnd })) {
-      const deviceId = key.slice(recordPrefix.length);
-      const device = decodeDevice(deviceId, bytes);
-      if (device === undefined) {
-        registry.#damagedRecords += 1;
-        continue;
-      }
-      const revision = newest.get(deviceId) ?? 0;
-      registry.#revisions.set(deviceId, device.revision);
-      if (device.revision >= revision) registry.#devices.set(deviceId, device);
-      else {
-        // What came after is lost, perhaps the end of these keys. Rotating lets the device in again.
-        registry.#damagedRecords += 1;
-        registry.#devices.set(deviceId, { ...device, status: 'inactive', keys: [] });
-      }
-    }
-    for (const [deviceId, revision] of newest) {
-      if (!registry.#devices.has(deviceId)) registry.#damagedRecords += 1;
-      registry.#revisions.set(deviceId, Math.max(revision, registry.#revisions.get(deviceId) ?? 0));
-    }
+    const registry = new Registry(options, await Records.open(options.store, options.witness));
+    await registry.#restore();
+    await registry.#numberAll();
     return registry;
   }
 
   get(deviceId: string): Device | undefined {
     return this.#devices.get(deviceId);
+  }
+
+  /** Also of a device whose record cannot be read. */
+  isKnown(deviceId: string): boolean {
+    return this.#devices.has(deviceId) || this.records.has(recordPrefix + deviceId);
+  }
+
+  /** By device id or, where no device has that, by number. */
+  find(text: string): Device | undefined {
+    const device = this.#devices.get(text);
+    if (device !== undefined || !/^[1-9]\d{0,14}$/.test(text)) return device;
+    return this.#devices.get(this.#byId.get(Number(text)) ?? '');
+  }
+
+  /** The device, as long as it may connect at all. */
+  account(deviceId: string): Device | undefined {
+    const device = this.#devices.get(deviceId);
+    return device !== undefined && mayConnect(device) && device.keys.length > 0 ? device : undefined;
   }
 
   /** All devices, in the order of their ids. */
@@ -123,44 +137,84 @@ export class Registry {
 
   /**
    * Adds a device and issues its first key.
-   * @throws GatewayError `DEVICE_ID_INVALID`, `DEVICE_FIELD_INVALID`, `DEVICE_EXISTS`, `DEVICES_FULL`,
-   * `STORE_FAILED`.
+   * @param also Changes of other records that hold only if this one does; called when nothing is left to object to.
+   * @throws GatewayError `DEVICE_ID_INVALID`, `DEVICE_FIELD_INVALID`, `DEVICE_EXISTS`, `DEVICE_NAME_EXISTS`,
+   * `DEVICES_FULL`, `STORE_FAILED`, and what `also` throws.
    */
-  add(wanted: NewDevice): Promise<IssuedKey> {
-    return this.#change(async () => {
-      const { deviceId, name = deviceId, type = '', location = '', service = false } = wanted;
+  add(wanted: NewDevice, also: () => readonly RecordChange[] = () => []): Promise<IssuedKey> {
+    return this.records.change(async () => {
+      const {
+        deviceId,
+        name = deviceId,
+        type = '',
+        location = '',
+        service = false,
+        status = 'active',
+      } = wanted;
+      const { description = '', firmwareVersion = '', hardwareVersion = '', metadata = {} } = wanted;
+      const facts = { name, type, location, description, firmwareVersion, hardwareVersion, metadata };
       checkDeviceId(deviceId);
-      checkLabel('name', name);
-      checkLabel('type', type);
-      checkLabel('location', location);
+      checkFacts(facts);
       if (this.#devices.has(deviceId)) {
         throw new GatewayError(
           'DEVICE_EXISTS',
           `there is a device ${deviceId} already; rotate gives it a new key`,
         );
       }
+      this.#checkName(deviceId, name);
       if (this.#devices.size >= this.#devicesMax) {
         throw new GatewayError(
           'DEVICES_FULL',
           `there are ${this.#devicesMax} devices already, as many as registry.devices_max allows`,
         );
       }
-      const nowMs = this.#clock.wallMs();
+      const changes = also();
+      const nowMs = this.#nowMs();
       const { apiKey, key } = createApiKey(this.#randomBytes, nowMs);
-      const device: Device = {
-        deviceId,
-        name,
-        type,
-        location,
-        status: 'active',
-        service,
-        createdMs: nowMs,
-        updatedMs: nowMs,
-        keys: [key],
-        revision: 0,
-      };
-      await this.#put(device);
+      const id = this.records.takeId();
+      const epoch = this.records.nextRevision;
+      const times = { createdMs: nowMs, updatedMs: nowMs };
+      const device = await this.#put(
+        { deviceId, id, ...facts, status, service, ...times, keys: [key], epoch },
+        changes,
+      );
       return { device, apiKey };
+    });
+  }
+
+  /**
+   * Changes what is known of a device. Made inactive it is cut off and keeps its keys for when it is active again.
+   * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_FIELD_INVALID`, `DEVICE_NAME_EXISTS`, `DEVICE_PENDING`,
+   * `STORE_FAILED`.
+   */
+  update(deviceId: string, changes: DeviceChanges): Promise<Device> {
+    return this.records.change(async () => {
+      const before = this.#known(deviceId);
+      checkFacts(changes);
+      if (changes.name !== undefined && changes.name !== before.name) this.#checkName(deviceId, changes.name);
+      if (before.status === 'pending' && changes.status !== undefined) {
+        throw new GatewayError('DEVICE_PENDING', `${deviceId} waits for approval; approve or remove it`);
+      }
+      const given = Object.entries(changes).filter(([, value]) => value !== undefined);
+      const changed: Device = { ...before, ...Object.fromEntries(given), updatedMs: this.#nowMs() };
+      const isCutOff = mayConnect(before) && !mayConnect(changed);
+      const device = await this.#put(isCutOff ? { ...changed, epoch: this.records.nextRevision } : changed);
+      if (isCutOff) this.#tell(this.#revokedListeners, device);
+      return device;
+    });
+  }
+
+  /**
+   * Lets a device in that registered by itself: from now on its key works.
+   * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_NOT_PENDING`, `STORE_FAILED`.
+   */
+  approve(deviceId: string): Promise<Device> {
+    return this.records.change(async () => {
+      const before = this.#known(deviceId);
+      if (before.status !== 'pending') {
+        throw new GatewayError('DEVICE_NOT_PENDING', `${deviceId} is ${before.status}; nothing to approve`);
+      }
+      return await this.#put({ ...before, status: 'active', updatedMs: this.#nowMs() });
     });
   }
 
@@ -170,23 +224,18 @@ export class Registry {
    * @throws GatewayError `DEVICE_UNKNOWN`, `STORE_FAILED`.
    */
   rotate(deviceId: string, { graceMs = 0 }: { readonly graceMs?: number } = {}): Promise<IssuedKey> {
-    return this.#change(async () => {
+    return this.records.change(async () => {
       const before = this.#known(deviceId);
       const nowMs = this.#clock.wallMs();
-      const { apiKey, key } = createApiKey(this.#randomBytes, nowMs);
+      const { apiKey, key } = createApiKey(this.#randomBytes, this.#nowMs());
       const endMs = nowMs + graceMs;
       const kept = before.keys
         .filter(() => graceMs > 0)
         .map((old) => ({ ...old, expiresMs: Math.min(old.expiresMs ?? endMs, endMs) }))
         .filter((old) => old.expiresMs > nowMs)
         .slice(0, keysMax - 1);
-      const device: Device = {
-        ...before,
-        status: before.status === 'inactive' ? 'active' : before.status,
-        updatedMs: nowMs,
-        keys: [key, ...kept],
-      };
-      await this.#put(device);
+      const status = before.status === 'inactive' ? 'active' : before.status;
+      const device = await this.#put({ ...before, status, updatedMs: this.#nowMs(), keys: [key, ...kept] });
       if (kept.length < before.keys.length) this.#tell(this.#revokedListeners, device);
       return { device, apiKey };
     });
@@ -197,16 +246,37 @@ export class Registry {
    * @throws GatewayError `DEVICE_UNKNOWN`, `STORE_FAILED`.
    */
   revoke(deviceId: string): Promise<Device> {
-    return this.#change(async () => {
-      const device: Device = {
-        ...this.#known(deviceId),
-        status: 'inactive',
-        updatedMs: this.#clock.wallMs(),
-        keys: [],
-      };
-      await this.#put(device);
+    return this.records.change(async () => {
+      const before = this.#known(deviceId);
+      const epoch = this.records.nextRevision;
+      const ended = { status: 'inactive', updatedMs: this.#nowMs(), keys: [], epoch } as const;
+      const device = await this.#put({ ...before, ...ended });
       this.#tell(this.#revokedListeners, device);
       return device;
+    });
+  }
+
+  /**
+   * Ends the device: its entry, its keys, its connections. Its number is given to no other. Also clears away a record
+   * that is damaged.
+   * @throws GatewayError `DEVICE_UNKNOWN`, `STORE_FAILED`.
+   */
+  remove(deviceId: string): Promise<Device | undefined> {
+    return this.records.change(async () => {
+      const key = recordPrefix + deviceId;
+      const before = this.records.has(key) ? this.#devices.get(deviceId) : this.#known(deviceId);
+      await this.records.write([{ key, value: undefined }], () => {
+        if (before === undefined) {
+          this.#damagedRecords -= 1;
+          return;
+        }
+        this.#devices.delete(deviceId);
+        this.#index(before, undefined);
+        const removed: Device = { ...before, status: 'inactive', keys: [] };
+        this.#tell(this.#revokedListeners, removed);
+        this.#tell(this.#removedListeners, removed);
+      });
+      return before;
     });
   }
 
@@ -217,27 +287,15 @@ export class Registry {
 
   /** The same by the key alone, whose text holds the id of the key. */
   verifyKey(secret: string): Device | undefined {
-    const wanted = keyIdOf(secret);
-    return this.#verify(
-      [...this.#devices.values()].find(({ keys }) => keys.some(({ keyId }) => keyId === wanted)),
-      secret,
+    return this.#verify(this.#devices.get(this.#byKeyId.get(keyIdOf(secret) ?? '') ?? ''), secret);
+  }
+
+  /** The key is right, and the device may not come in: it waits for approval, or is inactive. */
+  isBarred(deviceId: string, secret: string): boolean {
+    const device = this.#devices.get(deviceId);
+    return (
+      device !== undefined && !mayConnect(device) && matchesKey(secret, device.keys, this.#clock.wallMs())
     );
-  }
-
-  /** Notes that something came from the device. In memory alone; called for every message. */
-  touch(deviceId: string, wallMs: number, monotonicMs: number): void {
-    const seen = this.#lastSeen.get(deviceId);
-    if (seen !== undefined) {
-      seen.wallMs = wallMs;
-      seen.monotonicMs = monotonicMs;
-      return;
-    }
-    if (this.#devices.has(deviceId)) this.#lastSeen.set(deviceId, { wallMs, monotonicMs });
-  }
-
-  /** Since this start of the gateway; undefined before the device's first message. */
-  lastSeen(deviceId: string): LastSeen | undefined {
-    return this.#lastSeen.get(deviceId);
   }
 
   /** Told after a device was added or changed in any way, with its new entry. Listeners must not throw. */
@@ -250,20 +308,80 @@ export class Registry {
     this.#revokedListeners.push(listener);
   }
 
+  /** Told after a device was removed, with its last entry, after the listeners for revoked ones. */
+  onRemoved(listener: DeviceListener): void {
+    this.#removedListeners.push(listener);
+  }
+
   stats(): RegistryStats {
+    let pending = 0;
+    for (const { status } of this.#devices.values()) if (status === 'pending') pending += 1;
     return {
       devices: this.#devices.size,
       devicesMax: this.#devicesMax,
+      pending,
       damagedRecords: this.#damagedRecords,
       verified: this.#verified,
       refused: this.#refused,
     };
   }
 
+  async #restore(): Promise<void> {
+    const found = new Set<string>();
+    for await (const [key, bytes] of this.records.entries(recordPrefix)) {
+      const deviceId = key.slice(recordPrefix.length);
+      const device = decodeDevice(deviceId, bytes);
+      if (device === undefined) {
+        this.#damagedRecords += 1;
+        found.add(deviceId);
+        continue;
+      }
+      const verdict = this.records.judge(key, device.revision, device.id);
+      if (verdict === 'removed') continue;
+      found.add(deviceId);
+      if (verdict === 'newest') this.#keep(device);
+      else {
+        // What came after is lost, perhaps the end of these keys. Rotating lets the device in again.
+        this.#damagedRecords += 1;
+        this.#keep({ ...device, status: 'inactive', keys: [] });
+      }
+    }
+    // The names of other records have a slash.
+    const isDevice = (name: string): boolean => !name.includes('/');
+    this.#damagedRecords += this.records.missing(found, isDevice).length;
+  }
+
+  /** Devices of earlier versions have no number yet. */
+  async #numberAll(): Promise<void> {
+    const unnumbered = this.list()
+      .filter(({ id }) => id === 0)
+      .sort((a, b) => a.createdMs - b.createdMs);
+    if (unnumbered.length === 0) return;
+    const numbered = unnumbered.map((device) => ({ ...device, id: this.records.takeId() }));
+    for (const device of numbered) this.#keep(device);
+    // On a disk that refuses it, the next start gives the same numbers: the order is always this one.
+    await this.records
+      .change(async () => {
+        const revision = this.records.nextRevision;
+        const changes = numbered.map((device) => ({
+          key: recordPrefix + device.deviceId,
+          value: encodeDevice({ ...device, revision }),
+        }));
+        await this.records.write(changes, () => {
+          for (const device of numbered) this.#keep({ ...device, revision });
+        });
+      })
+      .catch(() => undefined);
+  }
+
+  #nowMs(): number {
+    return this.#isTimeKnown() ? this.#clock.wallMs() : 0;
+  }
+
   #verify(device: Device | undefined, secret: string): Device | undefined {
     // Hashed for unknown devices too: the time an answer takes does not tell which ids exist.
     const matches = matchesKey(secret, device?.keys ?? [], this.#clock.wallMs());
-    if (device === undefined || !matches || (device.status !== 'active' && device.status !== 'maintenance')) {
+    if (device === undefined || !matches || !mayConnect(device)) {
       this.#refused += 1;
       return undefined;
     }
@@ -277,23 +395,34 @@ export class Registry {
     throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(deviceId.slice(0, 80))}`);
   }
 
-  #change<Result>(step: () => Promise<Result>): Promise<Result> {
-    const changed = this.#changing.then(step);
-    this.#changing = changed.catch(() => undefined);
-    return changed;
+  /** Names that were the same before this was asked for stay; they are in the history of both. */
+  #checkName(deviceId: string, name: string): void {
+    for (const other of this.#devices.values()) {
+      if (other.deviceId === deviceId || !sameName(other.name, name)) continue;
+      throw new GatewayError('DEVICE_NAME_EXISTS', `name: device ${other.deviceId} has this name already`);
+    }
   }
 
-  async #put(changed: Device): Promise<void> {
-    const { deviceId } = changed;
-    const device: Device = { ...changed, revision: (this.#revisions.get(deviceId) ?? 0) + 1 };
-    await this.#store.write([{ key: recordPrefix + device.deviceId, value: encodeDevice(device) }]);
-    this.#revisions.set(deviceId, device.revision);
-    this.#devices.set(deviceId, device);
-    // After the record: a power cut in between leaves a record newer than its witness, which is as good.
-    await this.#witness?.write(this.#revisions).catch((error: unknown) => {
-      throw new GatewayError('STORE_FAILED', `cannot write down the change of ${deviceId}`, { cause: error });
-    });
+  async #put(changed: Omit<Device, 'revision'>, also: readonly RecordChange[] = []): Promise<Device> {
+    const device: Device = { ...changed, revision: this.records.nextRevision };
+    const change = { key: recordPrefix + device.deviceId, value: encodeDevice(device) };
+    await this.records.write([change, ...also], () => this.#keep(device));
     this.#tell(this.#changeListeners, device);
+    return device;
+  }
+
+  #keep(device: Device): void {
+    const before = this.#devices.get(device.deviceId);
+    this.#devices.set(device.deviceId, device);
+    this.#index(before, device);
+  }
+
+  #index(before: Device | undefined, after: Device | undefined): void {
+    if (before !== undefined) this.#byId.delete(before.id);
+    for (const { keyId } of before?.keys ?? []) this.#byKeyId.delete(keyId);
+    if (after === undefined) return;
+    this.#byId.set(after.id, after.deviceId);
+    for (const { keyId } of after.keys) this.#byKeyId.set(keyId, after.deviceId);
   }
 
   #tell(listeners: readonly DeviceListener[], device: Device): void {

@@ -6,7 +6,9 @@ import type { Clock } from '../../src/platform/clock.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
 import type { Store } from '../../src/platform/store.ts';
+import { fileWitness } from '../../src/platform/witness.ts';
 import { decodeDevice } from '../../src/registry/device.ts';
+import { openRegistry as openParts } from '../../src/registry/open.ts';
 import { operations } from '../../src/registry/operations.ts';
 import { Registry } from '../../src/registry/registry.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -154,17 +156,6 @@ describe('a device', () => {
     isBroken = false;
     expect((await registry.add({ deviceId: 'a' })).device.deviceId).toBe('a');
   });
-
-  test('was last seen when something came from it', async () => {
-    const { registry } = await openRegistry();
-    await registry.add({ deviceId: 'a' });
-    expect(registry.lastSeen('a')).toBeUndefined();
-    registry.touch('a', 1_000, 10);
-    registry.touch('a', 2_000, 20);
-    registry.touch('stranger', 2_000, 20);
-    expect(registry.lastSeen('a')).toEqual({ wallMs: 2_000, monotonicMs: 20 });
-    expect(registry.lastSeen('stranger')).toBeUndefined();
-  });
 });
 
 describe('a key', () => {
@@ -247,50 +238,271 @@ describe('a damaged record', () => {
   });
 });
 
+async function openOperations() {
+  const { level, store } = await openStore();
+  const clock = new TestClock();
+  const parts = await openParts({ store, clock, randomBytes, log });
+  return { ...parts, clock, level, store, table: operations(parts) };
+}
+
 describe('an operator', () => {
   test('adds, lists, rotates and revokes devices and never sees a hash', async () => {
-    const { registry } = await openRegistry();
-    const table = operations(registry);
+    const { registry, presence, table, clock } = await openOperations();
     const added = await table.get('devices.add')!({ device_id: 'a', name: 'A', service: true });
     expect(added).toEqual({ device_id: 'a', api_key: expect.stringMatching(/^gw_/) });
-    registry.touch('a', Date.UTC(2026, 0, 1), 1);
+    presence.touch('a');
+    clock.nowMs += 1_000;
     const list = await table.get('devices.list')!({});
     expect(list).toEqual({
       devices: [
         {
+          id: 1,
           device_id: 'a',
           name: 'A',
-          type: '',
+          description: '',
+          device_type: '',
           location: '',
           status: 'active',
           service: true,
+          firmware_version: '',
+          hardware_version: '',
+          metadata: {},
           created_at: '2023-11-14T22:13:20.000Z',
-          last_seen: '2026-01-01T00:00:00.000Z',
+          updated_at: '2023-11-14T22:13:20.000Z',
+          last_seen: '2023-11-14T22:13:20.000Z',
+          seen: true,
+          online: false,
+          online_since: null,
+          offline_since: null,
           key_ids: [registry.get('a')!.keys[0]!.keyId],
         },
       ],
+      count: 1,
     });
     expect(JSON.stringify(list)).not.toContain(registry.get('a')!.keys[0]!.sha256);
-    const rotated = (await table.get('devices.rotate')!({ device_id: 'a', grace_ms: 1_000 })) as {
+    const rotated = (await table.get('devices.rotate')!({ device_id: '1', grace_ms: 1_000 })) as {
       api_key: string;
     };
     expect(registry.verify('a', rotated.api_key)).toBeDefined();
     expect(await table.get('devices.revoke')!({ device_id: 'a' })).toMatchObject({ status: 'inactive' });
+    expect(await table.get('devices.remove')!({ device_id: '1' })).toEqual({ device_id: 'a', removed: true });
+    expect(await table.get('devices.list')!({})).toEqual({ devices: [], count: 0 });
+  });
+
+  test('changes what is known of a device, and only that', async () => {
+    const { table } = await openOperations();
+    await table.get('devices.add')!({ device_id: 'a', location: 'cellar' });
+    const changed = await table.get('devices.update')!({
+      device_id: 'a',
+      name: 'Pump',
+      location: '',
+      firmware_version: '1.2.3',
+      metadata: { phase: [1, 2] },
+      status: 'maintenance',
+    });
+    expect(changed).toMatchObject({
+      id: 1,
+      name: 'Pump',
+      location: '',
+      firmware_version: '1.2.3',
+      metadata: { phase: [1, 2] },
+      status: 'maintenance',
+    });
   });
 
   test('is told which argument is wrong', async () => {
-    const table = operations((await openRegistry()).registry);
+    const { table } = await openOperations();
     const cases: [string, Record<string, unknown>, RegExp][] = [
       ['devices.add', {}, /^device_id: expected text/],
       ['devices.add', { device_id: 7 }, /^device_id: expected text/],
       ['devices.add', { device_id: 'a', service: 'yes' }, /^service: expected true or false/],
-      ['devices.add', { device_id: 'a', nam: 'x' }, /unknown argument "nam"; known are device_id, name/],
+      [
+        'devices.add',
+        { device_id: 'a', nam: 'x' },
+        /unknown argument "nam"; known are device_id, service, name/,
+      ],
+      ['devices.add', { device_id: 'a', metadata: [] }, /^metadata: expected a JSON object/],
+      ['devices.add', { device_id: 'a', metadata: { x: 'x'.repeat(5_000) } }, /^metadata: .* 4096 bytes/],
+      ['devices.add', { device_id: 'a', metadata: { a: { b: { c: { d: { e: {} } } } } } }, /5 levels/],
+      ['devices.add', { device_id: 'a', name: ' ' }, /^name: expected at least one character/],
+      ['devices.add', { device_id: 'a', description: 'a\u0000' }, /^description: expected at most 512/],
       ['devices.list', { all: true }, /unknown argument "all"/],
-      ['devices.rotate', { device_id: 'a', grace_ms: -1 }, /^grace_ms: expected a whole number/],
       ['devices.revoke', { device_id: 'none' }, /there is no device "none"/],
+      ['devices.update', { device_id: 'none' }, /there is no device "none"/],
+      ['devices.tokens.add', { life_ms: 1 }, /^life_ms: expected a whole number/],
     ];
     for (const [name, args, message] of cases) {
       await expect(table.get(name)!(args), name).rejects.toThrow(message);
     }
+    await table.get('devices.add')!({ device_id: 'a' });
+    const onDevice: [string, Record<string, unknown>, RegExp][] = [
+      ['devices.rotate', { grace_ms: -1 }, /^grace_ms: expected a whole number/],
+      ['devices.update', { status: 'pending' }, /^status: expected active, inactive, maintenance/],
+      ['devices.approve', {}, /a is active; nothing to approve/],
+    ];
+    for (const [name, args, message] of onDevice) {
+      await expect(table.get(name)!({ device_id: 'a', ...args }), name).rejects.toThrow(message);
+    }
+  });
+});
+
+describe('a number', () => {
+  test('is given once, also when its device is gone and the gateway was restarted', async () => {
+    const directory = join(tempFolder(), 'state');
+    const clock = new TestClock();
+    const witness = fileWitness(join(directory, 'registry-revisions'));
+    const first = await openStore(directory);
+    const before = await Registry.open({ store: first.store, clock, randomBytes, witness });
+    expect((await before.add({ deviceId: 'a' })).device.id).toBe(1);
+    expect((await before.add({ deviceId: '1' })).device.id).toBe(2);
+    await before.remove('1');
+    await first.level.close();
+    const second = await openStore(directory);
+    const after = await Registry.open({ store: second.store, clock, randomBytes, witness });
+    expect((await after.add({ deviceId: '1' })).device.id).toBe(3);
+    expect(after.find('1')?.id).toBe(3);
+    expect(after.find('3')?.deviceId).toBe('1');
+    await after.remove('1');
+    expect(after.find('1')?.deviceId).toBe('a');
+    for (const text of ['3', '0', '01', '-1', '1.0', '9'.repeat(40), '__proto__', '']) {
+      expect(after.find(text), text).toBeUndefined();
+    }
+  });
+
+  test('is given to devices from before there were numbers, the oldest first', async () => {
+    const { store } = await openStore();
+    const old = (deviceId: string, createdMs: number) => ({
+      key: `device/${deviceId}`,
+      value: Buffer.from(
+        JSON.stringify({
+          deviceId,
+          name: 'same name',
+          type: '',
+          location: '',
+          status: 'active',
+          service: false,
+          createdMs,
+          updatedMs: createdMs,
+          keys: [],
+          revision: 4,
+        }),
+      ),
+    });
+    await store.write([old('a', 2_000), old('b', 1_000)]);
+    for (let start = 0; start < 2; start += 1) {
+      const registry = await Registry.open({ store, clock: new TestClock(), randomBytes });
+      expect(registry.list().map(({ deviceId, id }) => [deviceId, id])).toEqual([
+        ['a', 2],
+        ['b', 1],
+      ]);
+      expect(registry.stats().damagedRecords).toBe(0);
+    }
+  });
+});
+
+describe('a name', () => {
+  test('belongs to one device, however it is written', async () => {
+    const { registry } = await openRegistry();
+    await registry.add({ deviceId: 'a', name: 'Kitchen' });
+    expect(await codeOf(registry.add({ deviceId: 'b', name: ' kitchen' }))).toBe('DEVICE_NAME_EXISTS');
+    expect(await codeOf(registry.add({ deviceId: 'kitchen' }))).toBe('DEVICE_NAME_EXISTS');
+    await registry.add({ deviceId: 'b' });
+    expect(await codeOf(registry.update('b', { name: 'KITCHEN' }))).toBe('DEVICE_NAME_EXISTS');
+    expect((await registry.update('a', { name: 'kitchen' })).name).toBe('kitchen');
+  });
+});
+
+describe('a key alone', () => {
+  test('tells whose it is, and ends like any other', async () => {
+    const { registry } = await openRegistry();
+    const { apiKey } = await registry.add({ deviceId: 'a' });
+    expect(registry.verifyKey(apiKey)?.deviceId).toBe('a');
+    for (const wrong of ['', 'gw_', apiKey.slice(0, 20), `${apiKey}x`, apiKey.replace('gw_', 'ge_')]) {
+      expect(registry.verifyKey(wrong), wrong).toBeUndefined();
+    }
+    const next = await registry.rotate('a');
+    expect(registry.verifyKey(apiKey)).toBeUndefined();
+    await registry.update('a', { status: 'inactive' });
+    expect(registry.verifyKey(next.apiKey)).toBeUndefined();
+    expect(registry.isBarred('a', next.apiKey)).toBe(true);
+    expect(registry.isBarred('a', apiKey)).toBe(false);
+    await registry.update('a', { status: 'maintenance' });
+    expect(registry.verifyKey(next.apiKey)?.deviceId).toBe('a');
+    await registry.remove('a');
+    expect(registry.verifyKey(next.apiKey)).toBeUndefined();
+  });
+});
+
+describe('a store that lost its last writes', () => {
+  async function openWitnessed() {
+    const directory = join(tempFolder(), 'state');
+    const { store } = await openStore(directory);
+    const witness = fileWitness(join(directory, 'registry-revisions'));
+    const open = () => Registry.open({ store, clock: new TestClock(), randomBytes, witness });
+    const contents = async () => {
+      const found: { key: string; value: Buffer }[] = [];
+      for await (const [key, value] of store.entries()) found.push({ key, value });
+      return found;
+    };
+    return { store, open, contents };
+  }
+
+  test('does not bring back a device that was removed', async () => {
+    const { store, open, contents } = await openWitnessed();
+    const registry = await open();
+    const { apiKey } = await registry.add({ deviceId: 'a' });
+    const lost = await contents();
+    await registry.remove('a');
+    await store.write(lost);
+    const after = await open();
+    expect(after.verify('a', apiKey)).toBeUndefined();
+    expect(after.get('a')).toBeUndefined();
+    expect((await after.add({ deviceId: 'a' })).device.id).toBe(2);
+  });
+
+  test('does not bring back the predecessor of a device that was made anew', async () => {
+    const { store, open, contents } = await openWitnessed();
+    const registry = await open();
+    const { apiKey } = await registry.add({ deviceId: 'a' });
+    await registry.rotate('a', { graceMs: 60_000 });
+    const lost = await contents();
+    await registry.remove('a');
+    await registry.add({ deviceId: 'a' });
+    await store.write(lost);
+    const after = await open();
+    expect(after.verify('a', apiKey)).toBeUndefined();
+    expect(after.stats().damagedRecords).toBe(1);
+  });
+
+  test('is newer than its witness when power is cut between the two, and believed', async () => {
+    const directory = join(tempFolder(), 'state');
+    const { store } = await openStore(directory);
+    const real = fileWitness(join(directory, 'registry-revisions'));
+    let isCut = false;
+    const witness = {
+      ...real,
+      write: (said: Parameters<typeof real.write>[0]) =>
+        isCut ? Promise.reject(new Error('cut')) : real.write(said),
+    };
+    const open = () => Registry.open({ store, clock: new TestClock(), randomBytes, witness });
+    const registry = await open();
+    await registry.add({ deviceId: 'a' });
+    await registry.add({ deviceId: 'b' });
+    isCut = true;
+    expect(await codeOf(registry.remove('a'))).toBe('STORE_FAILED');
+    const { apiKey } = await (async () => {
+      isCut = false;
+      return registry.add({ deviceId: 'c' });
+    })();
+    isCut = true;
+    expect(await codeOf(registry.revoke('b'))).toBe('STORE_FAILED');
+    isCut = false;
+    const after = await open();
+    expect(after.list().map(({ deviceId, status }) => [deviceId, status])).toEqual([
+      ['b', 'inactive'],
+      ['c', 'active'],
+    ]);
+    expect(after.verify('c', apiKey)).toBeDefined();
+    expect(after.stats().damagedRecords).toBe(0);
   });
 });

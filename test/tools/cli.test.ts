@@ -12,8 +12,9 @@ import { systemClock } from '../../src/platform/clock.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
 import type { Operation } from '../../src/platform/operations.ts';
+import { openRegistry } from '../../src/registry/open.ts';
 import { operations } from '../../src/registry/operations.ts';
-import { Registry } from '../../src/registry/registry.ts';
+import type { Registry } from '../../src/registry/registry.ts';
 import { runCli } from '../../src/tools/cli.ts';
 import { storedDevices } from '../../src/tools/devices.ts';
 import { callOperation } from '../../src/tools/operator.ts';
@@ -61,14 +62,14 @@ async function runningGateway(dataDir: string, further: Record<string, Operation
   const paths = dataPaths(dataDir);
   const state = await LevelStore.open(paths.state, { log });
   onTestFinished(() => state.close());
-  const registry = await Registry.open({ store: state.room('registry'), clock: systemClock(), randomBytes });
+  const parts = await openRegistry({ store: state.room('registry'), clock: systemClock(), randomBytes, log });
   const control = await ControlSocket.open({
     path: paths.controlSocket,
-    operations: new Map([...operations(registry), ...Object.entries(further)]),
+    operations: new Map([...operations(parts), ...Object.entries(further)]),
     log,
   });
   onTestFinished(() => control.close());
-  return registry;
+  return parts.registry;
 }
 
 describe('the command line', () => {

@@ -9,12 +9,18 @@ import { type DeviceTopic, filterCovers, isTopicFilter, parseDeviceTopic } from 
 export interface Account {
   readonly deviceId: string;
   readonly service: boolean;
+  /** Another one after the account was shut out: what was left here under the one before is not its own. */
+  readonly epoch?: number;
 }
 
 /** What the registry offers this source. */
 export interface Credentials {
   /** Undefined when the pair is wrong, unknown or revoked. */
   verify(deviceId: string, secret: string): Account | undefined;
+  /** Whether the pair is right and the account may not come in, yet or for now. */
+  isBarred?(deviceId: string, secret: string): boolean;
+  /** The account as it is now; undefined when nobody can connect as it. Without, all that were known still are. */
+  account?(deviceId: string): Account | undefined;
   /** Called with an account of which credentials stopped being valid; `inactive` when it has none left. */
   onRevoked(listener: (account: Account & { readonly status?: string }) => void): void;
 }

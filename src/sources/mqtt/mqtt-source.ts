@@ -65,6 +65,8 @@ export interface MqttSourceOptions {
   /** While true, QoS 0 publishers are slowed down to the sink's pace. */
   readonly isBehind?: () => boolean;
   readonly onCommand?: CommandHandler;
+  /** Told of every connection of an account, when it has logged in and when it is gone. */
+  readonly onPresence?: (deviceId: string, isConnected: boolean) => void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -173,6 +175,16 @@ export class MqttSource {
     await publishTo(broker, { cmd: 'publish', topic, payload: own, qos, retain });
   }
 
+  /** The device is gone for good: so is what it left to be kept. Its sessions end with its credentials. */
+  forget(deviceId: string): void {
+    this.#sessions.forgetRetained(deviceId);
+  }
+
+  /** The same for devices that were removed while nothing ran here. */
+  forgetOthers(isKnown: (deviceId: string) => boolean): void {
+    this.#sessions.forgetRetainedOfOthers(isKnown);
+  }
+
   stats() {
     let heldBytes = 0;
     let unsentBytes = 0;
@@ -257,6 +269,7 @@ export class MqttSource {
       // With another key the device comes back for its session; revoked for good it must not even be collected for.
       if (status === 'inactive') this.#sessions.endOf(deviceId);
     });
+    this.#endStrangers();
     try {
       // Before anyone can connect: a will that comes after its device's "online" would tell an untruth.
       await Promise.all(this.#sessions.restoredWills().map((will) => this.#publishRestoredWill(will)));
@@ -378,6 +391,7 @@ export class MqttSource {
   #disown(connection: Connection): void {
     const owner = this.#owners.get(connection.client.id);
     if (connection.account === undefined || owner === undefined) return;
+    this.#options.onPresence?.(connection.account.deviceId, false);
     connection.account = undefined;
     owner.connections -= 1;
     if (owner.connections === 0) this.#owners.delete(connection.client.id);
@@ -422,6 +436,9 @@ export class MqttSource {
     const account = this.#verify(userName, password);
     if (account === undefined) {
       this.#counts.refusedLogins += 1;
+      if (this.#isBarred(userName, password)) {
+        return refusal(notAuthorized, 'this device waits for approval or is inactive');
+      }
       return refusal(badUserNameOrPassword, 'bad user name or password');
     }
     const owner = this.#owners.get(client.id)?.deviceId ?? this.#sessions.find(client.id)?.account;
@@ -444,6 +461,7 @@ export class MqttSource {
     if (claim === undefined) this.#owners.set(client.id, { deviceId: account.deviceId, connections: 1 });
     else claim.connections += 1;
     this.#admission.authenticated(connection.ticket);
+    this.#options.onPresence?.(account.deviceId, true);
     return await this.#openSession(connection);
   }
 
@@ -458,6 +476,25 @@ export class MqttSource {
     }
   }
 
+  #isBarred(userName: string | undefined, password: Buffer | undefined): boolean {
+    const { credentials, log } = this.#options;
+    if (userName === undefined || password === undefined) return false;
+    try {
+      return credentials.isBarred?.(userName, password.toString()) === true;
+    } catch (error) {
+      log.error({ event: 'mqtt-verify-failed', err: error });
+      return false;
+    }
+  }
+
+  /** Accounts may have been shut out, or removed, while nothing ran here that could be told. */
+  #endStrangers(): void {
+    const { credentials } = this.#options;
+    const { account: accountOf } = credentials;
+    if (accountOf === undefined) return;
+    this.#sessions.endStrangers((deviceId) => accountOf.call(credentials, deviceId));
+  }
+
   async #openSession(connection: Connection): Promise<Refused | undefined> {
     const { client, account } = connection;
     assert(account !== undefined, 'BUG: a session needs an account');
@@ -468,7 +505,7 @@ export class MqttSource {
       return undefined;
     }
     const expiryS = client.sessionExpiryInterval;
-    const session = await this.#sessions.begin(client.id, account.deviceId, expiryS, cleanStart);
+    const session = await this.#sessions.begin(client.id, account, expiryS, cleanStart);
     if (session === undefined) return refusal(serverUnavailable, 'no room for another session');
     if (client.conn.destroyed) {
       this.#sessions.leave(session);

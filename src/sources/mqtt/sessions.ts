@@ -10,7 +10,7 @@
 
 import { matchesFilter } from '../../model/topic.ts';
 import type { Clock } from '../../platform/clock.ts';
-import { homeAssistantPrefix } from './access.ts';
+import { type Account, homeAssistantPrefix } from './access.ts';
 import type { MqttLimits } from './limits.ts';
 import type { LogWrite, SessionLog } from './session-log.ts';
 import {
@@ -38,6 +38,7 @@ export interface Session {
   readonly number: number;
   readonly clientId: string;
   readonly account: string;
+  readonly epoch: number;
   expiryS: number;
   /** Connections now using it: 0 or 1, 2 for a moment during a takeover. */
   live: number;
@@ -60,6 +61,7 @@ export interface Session {
 export interface RestoredWill {
   readonly number: number;
   readonly account: string;
+  readonly epoch: number;
   readonly service: boolean;
   readonly clientId: string;
   readonly message: StoredMessage;
@@ -162,7 +164,7 @@ export class Sessions {
    */
   async begin(
     clientId: string,
-    account: string,
+    account: Pick<Account, 'deviceId' | 'epoch'>,
     expiryS: number,
     fresh: boolean,
   ): Promise<Session | undefined> {
@@ -219,6 +221,35 @@ export class Sessions {
   endOf(account: string): void {
     for (const session of this.#sessions.values()) {
       if (session.account === account) this.#log.writeLazily(this.#forget(session));
+    }
+  }
+
+  /** Ends what accounts left behind that were shut out, or are gone, since: nobody told this broker while it was off. */
+  endStrangers(accountOf: (deviceId: string) => Account | undefined): void {
+    for (const session of this.#sessions.values()) {
+      if (!isOwn(session, accountOf(session.account))) this.#log.writeLazily(this.#forget(session));
+    }
+    const isStrange = (will: RestoredWill): boolean => !isOwn(will, accountOf(will.account));
+    for (const will of this.#restoredWills.filter(isStrange)) {
+      this.#restoredWills.splice(this.#restoredWills.indexOf(will), 1);
+      this.forgetWill(will.number, will.clientId);
+    }
+  }
+
+  /** Forgets what a device left to be kept below its own topics. */
+  forgetRetained(deviceId: string): void {
+    for (const topic of this.#retained.keys()) {
+      if (ownerOf(topic) !== deviceId) continue;
+      this.#retained.delete(topic);
+      this.#countRetained(deviceId, -1);
+      this.#log.writeLazily([{ key: `mqtt/retained/${topic}`, value: undefined }]);
+    }
+  }
+
+  /** The same for all devices that are not known any more. */
+  forgetRetainedOfOthers(isKnown: (deviceId: string) => boolean): void {
+    for (const owner of [...this.#retainedByOwner.keys()]) {
+      if (owner !== homeAssistantPrefix && !isKnown(owner)) this.forgetRetained(owner);
     }
   }
 
@@ -436,11 +467,17 @@ export class Sessions {
   }
 
   /** Returns the number by which `forgetWill` knows it. */
-  putWill(clientId: string, account: { deviceId: string; service: boolean }, message: StoredMessage): number {
+  putWill(clientId: string, account: Account, message: StoredMessage): number {
     const number = this.#nextNumber++;
     this.#willNumbers.set(clientId, number);
     const head = Buffer.from(
-      JSON.stringify({ v: 1, id: clientId, account: account.deviceId, service: account.service }),
+      JSON.stringify({
+        v: 1,
+        id: clientId,
+        account: account.deviceId,
+        service: account.service,
+        epoch: account.epoch,
+      }),
     );
     const length = Buffer.alloc(2);
     length.writeUInt16BE(head.length);
@@ -461,11 +498,17 @@ export class Sessions {
     this.#log.writeLazily([{ key: `mqtt/will/${number.toString(36)}`, value: undefined }]);
   }
 
-  #create(number: number, clientId: string, account: string, expiryS: number): Session {
+  #create(
+    number: number,
+    clientId: string,
+    { deviceId, epoch = 0 }: Pick<Account, 'deviceId' | 'epoch'>,
+    expiryS: number,
+  ): Session {
     const session: Session = {
       number,
       clientId,
-      account,
+      account: deviceId,
+      epoch,
       expiryS,
       live: 0,
       idleSinceMs: this.#clock.monotonicMs(),
@@ -653,11 +696,12 @@ export class Sessions {
   #restoreSession(number: string, value: Buffer): Session | undefined {
     const record = parseRecord(value.toString());
     if (record === undefined || record.v !== 1) return undefined;
-    const { id, account, expiry } = record;
+    const { id, account, expiry, epoch = 0 } = record;
     if (typeof id !== 'string' || typeof account !== 'string' || typeof expiry !== 'number') return undefined;
+    if (typeof epoch !== 'number') return undefined;
     if (this.#sessions.has(id)) return undefined;
     const parsed = this.#restoredNumber(number);
-    return parsed === undefined ? undefined : this.#create(parsed, id, account, expiry);
+    return parsed === undefined ? undefined : this.#create(parsed, id, { deviceId: account, epoch }, expiry);
   }
 
   #restoredNumber(text: string): number | undefined {
@@ -706,9 +750,9 @@ export class Sessions {
     const head = parseRecord(value.toString('utf8', 2, headEnd));
     const message = decodeStoredMessage(value.subarray(headEnd));
     if (head === undefined || head.v !== 1 || message === undefined) return false;
-    const { id, account, service } = head;
-    if (typeof id !== 'string' || typeof account !== 'string') return false;
-    this.#restoredWills.push({ number, clientId: id, account, service: service === true, message });
+    const { id, account, service, epoch = 0 } = head;
+    if (typeof id !== 'string' || typeof account !== 'string' || typeof epoch !== 'number') return false;
+    this.#restoredWills.push({ number, clientId: id, account, epoch, service: service === true, message });
     return true;
   }
 
@@ -728,7 +772,8 @@ export class Sessions {
 }
 
 function sessionWrite(session: Session): LogWrite {
-  const record = { v: 1, id: session.clientId, account: session.account, expiry: session.expiryS };
+  const { clientId: id, account, expiryS: expiry, epoch } = session;
+  const record = { v: 1, id, account, expiry, epoch };
   return { key: `mqtt/session/${session.number.toString(36)}`, value: Buffer.from(JSON.stringify(record)) };
 }
 
@@ -766,6 +811,10 @@ function storedMessage(publish: Publish, retain: boolean): StoredMessage {
     properties: publish.properties,
     messageExpiry: publish.messageExpiry,
   };
+}
+
+function isOwn({ epoch }: { readonly epoch: number }, account: Account | undefined): boolean {
+  return account !== undefined && epoch === (account.epoch ?? 0);
 }
 
 function sameSubscription(a: Subscription, b: Subscription): boolean {

@@ -1,0 +1,36 @@
+// Opens what the registry consists of, alike for a running gateway and for the commands beside a stopped one.
+
+import type { Clock } from '../platform/clock.ts';
+import type { Log } from '../platform/log.ts';
+import type { Store } from '../platform/store.ts';
+import type { Witness } from '../platform/witness.ts';
+import type { RandomBytes } from './api-key.ts';
+import { Enrolment } from './enrolment.ts';
+import type { RegistryParts } from './operations.ts';
+import { Presence } from './presence.ts';
+import { Registry } from './registry.ts';
+
+export interface RegistryRoomOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly randomBytes: RandomBytes;
+  readonly witness?: Witness;
+  readonly devicesMax?: number;
+  readonly pendingMax?: number;
+  readonly isTimeKnown?: () => boolean;
+  /** Of the gateway, over all its starts; none beside a stopped one. */
+  readonly runningMs?: () => number;
+  readonly log: Log;
+}
+
+/** @throws GatewayError `STORE_FAILED` when the store cannot be read. */
+export async function openRegistry(options: RegistryRoomOptions): Promise<RegistryParts> {
+  const registry = await Registry.open(options);
+  const presence = await Presence.open({
+    ...options,
+    isKnown: (deviceId) => registry.get(deviceId) !== undefined,
+  });
+  registry.onRemoved(({ deviceId }) => presence.forget(deviceId));
+  const enrolment = await Enrolment.open({ ...options, registry });
+  return { registry, presence, enrolment };
+}
