@@ -230,7 +230,7 @@ export class Enrolment {
 
   /**
    * A device asks to be let in. Active at once with a token or while a pairing window is open, else pending.
-   * @throws GatewayError `ENROLMENT_TOKEN_INVALID`, `ENROLMENT_CLOSED`, `ENROLMENT_FULL`, `RATE_LIMITED`, and what
+   * @throws GatewayError `ENROLMENT_TOKEN_INVALID`, `FORBIDDEN`, `ENROLMENT_FULL`, `RATE_LIMITED`, and what
    * `Registry.add` throws.
    */
   async register(application: Application, tokenText?: string): Promise<IssuedKey> {
@@ -311,10 +311,7 @@ export class Enrolment {
   async #askToBeLetIn(application: Application): Promise<IssuedKey> {
     const { registry, clock, pendingMax = defaults.pendingMax } = this.#options;
     if (pendingMax === 0) {
-      throw new GatewayError(
-        'ENROLMENT_CLOSED',
-        'no pairing window is open, and no enrolment token was given',
-      );
+      throw new GatewayError('FORBIDDEN', 'no pairing window is open, and no enrolment token was given');
     }
     const nowMs = clock.monotonicMs();
     this.#strangers = this.#strangers.filter((atMs) => nowMs - atMs < defaults.strangersMs);

@@ -184,7 +184,7 @@ export class Registry {
 
   /**
    * Changes what is known of a device. Made inactive it is cut off and keeps its keys for when it is active again.
-   * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_FIELD_INVALID`, `DEVICE_NAME_EXISTS`, `DEVICE_PENDING`,
+   * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_FIELD_INVALID`, `DEVICE_NAME_EXISTS`, `DEVICE_STATUS_CONFLICT`,
    * `STORE_FAILED`.
    */
   update(deviceId: string, changes: DeviceChanges): Promise<Device> {
@@ -193,7 +193,10 @@ export class Registry {
       checkFacts(changes);
       if (changes.name !== undefined && changes.name !== before.name) this.#checkName(deviceId, changes.name);
       if (before.status === 'pending' && changes.status !== undefined) {
-        throw new GatewayError('DEVICE_PENDING', `${deviceId} waits for approval; approve or remove it`);
+        throw new GatewayError(
+          'DEVICE_STATUS_CONFLICT',
+          `${deviceId} waits for approval; approve or remove it`,
+        );
       }
       const given = Object.entries(changes).filter(([, value]) => value !== undefined);
       const changed: Device = { ...before, ...Object.fromEntries(given), updatedMs: this.#nowMs() };
@@ -206,13 +209,16 @@ export class Registry {
 
   /**
    * Lets a device in that registered by itself: from now on its key works.
-   * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_NOT_PENDING`, `STORE_FAILED`.
+   * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_STATUS_CONFLICT`, `STORE_FAILED`.
    */
   approve(deviceId: string): Promise<Device> {
     return this.records.change(async () => {
       const before = this.#known(deviceId);
       if (before.status !== 'pending') {
-        throw new GatewayError('DEVICE_NOT_PENDING', `${deviceId} is ${before.status}; nothing to approve`);
+        throw new GatewayError(
+          'DEVICE_STATUS_CONFLICT',
+          `${deviceId} is ${before.status}; nothing to approve`,
+        );
       }
       return await this.#put({ ...before, status: 'active', updatedMs: this.#nowMs() });
     });

@@ -1,0 +1,175 @@
+// What an account may do over MQTT in each of its states, and what is left of it once it was shut out: with real
+// clients against the whole gateway, and across its restarts.
+
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt';
+import { expect, onTestFinished, test } from 'vitest';
+import type { Gateway } from '../../src/gateway.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { LevelStore } from '../../src/platform/level-store.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { openRegistry } from '../../src/registry/open.ts';
+import type { RegistryParts } from '../../src/registry/operations.ts';
+import { fileWitness } from '../../src/registry/witness.ts';
+import { connectDevice, openGateway } from '../support/gateway.ts';
+import { tempFolder } from '../support/temp.ts';
+
+async function ask(gateway: Gateway, operation: string, args: Record<string, unknown>): Promise<unknown> {
+  return await gateway.operations.get(operation)?.(args);
+}
+
+async function connectAs(
+  gateway: Gateway,
+  username: string,
+  password: string,
+  options: IClientOptions = {},
+): Promise<MqttClient> {
+  const url = `mqtt://127.0.0.1:${gateway.ports.mqtt}`;
+  const client = await connectAsync(url, { username, password, reconnectPeriod: 0, ...options });
+  client.on('error', () => undefined);
+  onTestFinished(() => void client.end(true));
+  return client;
+}
+
+/** The reason a login was refused for; `in` when it was not. */
+async function loginOf(gateway: Gateway, username: string, password: string, protocolVersion: 4 | 5 = 4) {
+  try {
+    await (await connectAs(gateway, username, password, { protocolVersion })).endAsync();
+    return 'in';
+  } catch (error) {
+    return (error as { code?: unknown }).code;
+  }
+}
+
+/** What an operator does beside a stopped gateway. */
+async function beside(folder: string, use: (parts: RegistryParts) => Promise<unknown>): Promise<void> {
+  const log = createLog('silent');
+  const path = join(folder, 'data', 'state');
+  const state = await LevelStore.open(path, { log });
+  const witness = fileWitness(join(path, 'registry-revisions'));
+  const store = state.room('registry');
+  const parts = await openRegistry({ store, clock: systemClock(), randomBytes, witness, log });
+  await use(parts);
+  await state.close();
+}
+
+test('each status lets in whom it should, and says so to nobody without the key', async () => {
+  const gateway = await openGateway(tempFolder());
+  const { api_key } = (await ask(gateway, 'devices.add', { device_id: 'probe' })) as { api_key: string };
+  const expected = { active: 'in', inactive: 5, maintenance: 'in' } as const;
+  for (const [status, outcome] of Object.entries(expected)) {
+    await ask(gateway, 'devices.update', { device_id: 'probe', status });
+    expect(await loginOf(gateway, 'probe', api_key), status).toBe(outcome);
+    // 0x87, not authorized.
+    expect(await loginOf(gateway, 'probe', api_key, 5), status).toBe(outcome === 5 ? 0x87 : 'in');
+    expect(await loginOf(gateway, 'probe', `${api_key}x`), status).toBe(4);
+  }
+  await ask(gateway, 'devices.revoke', { device_id: 'probe' });
+  expect(await loginOf(gateway, 'probe', api_key)).toBe(4);
+});
+
+test('a connection ends when its device is made inactive, and is shown as gone', async () => {
+  const gateway = await openGateway(tempFolder());
+  const client = await connectDevice(gateway, 'probe');
+  expect(await ask(gateway, 'devices.show', { device_id: 'probe' })).toMatchObject({
+    online: true,
+    seen: true,
+  });
+  const closed = new Promise<void>((resolve) => client.once('close', () => resolve()));
+  await ask(gateway, 'devices.update', { device_id: 'probe', status: 'inactive' });
+  await closed;
+  expect(await ask(gateway, 'devices.show', { device_id: 'probe' })).toMatchObject({ online: false });
+});
+
+test('a device that registered by itself waits outside until it is approved', async () => {
+  const folder = tempFolder();
+  let apiKey = '';
+  await (await openGateway(folder)).close();
+  await beside(folder, async ({ enrolment }) => {
+    ({ apiKey } = await enrolment.register({ name: 'Probe' }));
+  });
+  const gateway = await openGateway(folder);
+  expect(await loginOf(gateway, 'probe', apiKey)).toBe(5);
+  expect(await loginOf(gateway, 'probe', `${apiKey}x`)).toBe(4);
+  await ask(gateway, 'devices.approve', { device_id: 'probe' });
+  expect(await loginOf(gateway, 'probe', apiKey)).toBe('in');
+});
+
+/** A device with a session, a queued command, and a retained status, whose gateway was stopped. */
+async function leftBehind(folder: string) {
+  const gateway = await openGateway(folder);
+  const service = await connectDevice(gateway, 'service', { service: true });
+  const key = ((await ask(gateway, 'devices.add', { device_id: 'probe' })) as { api_key: string }).api_key;
+  const durable: IClientOptions = { clientId: 'probe-1', clean: false };
+  const probe = await connectAs(gateway, 'probe', key, durable);
+  await probe.subscribeAsync('iotflow/devices/probe/commands/#', { qos: 1 });
+  await probe.publishAsync('iotflow/devices/probe/status/online', 'yes', { qos: 1, retain: true });
+  await probe.endAsync();
+  await service.publishAsync('iotflow/devices/probe/commands/open', 'now', { qos: 1 });
+  expect(gateway.figures().mqtt).toMatchObject({ queuedMessages: 1, retained: 1 });
+  await gateway.close();
+  return { key, durable };
+}
+
+test('what a device left at the broker is still its own after a restart', async () => {
+  const folder = tempFolder();
+  const { key, durable } = await leftBehind(folder);
+  const gateway = await openGateway(folder);
+  expect(gateway.figures().mqtt).toMatchObject({ sessions: 1, queuedMessages: 1, retained: 1 });
+  const probe = await connectAs(gateway, 'probe', key, durable);
+  await expect.poll(() => gateway.figures().mqtt.queuedMessages).toBe(0);
+  await probe.endAsync();
+});
+
+test('nothing of a device that was removed while the gateway was stopped is left at the broker', async () => {
+  const folder = tempFolder();
+  await leftBehind(folder);
+  await beside(folder, ({ registry }) => registry.remove('probe'));
+  const gateway = await openGateway(folder);
+  expect(gateway.figures().mqtt).toMatchObject({ sessions: 0, queuedMessages: 0, retained: 0 });
+});
+
+test('nor is the session of one that was revoked and let in again, or removed and made anew, meanwhile', async () => {
+  const rounds: ((parts: RegistryParts) => Promise<unknown>)[] = [
+    ({ registry }) => registry.revoke('probe').then(() => registry.rotate('probe')),
+    ({ registry }) => registry.remove('probe').then(() => registry.add({ deviceId: 'probe' })),
+  ];
+  for (const round of rounds) {
+    const folder = tempFolder();
+    await leftBehind(folder);
+    await beside(folder, round);
+    const gateway = await openGateway(folder);
+    expect(gateway.figures().mqtt).toMatchObject({ sessions: 0, queuedMessages: 0 });
+    await gateway.close();
+  }
+});
+
+test('a device that is removed while it is connected goes at once, with all it left', async () => {
+  const gateway = await openGateway(tempFolder());
+  const service = await connectDevice(gateway, 'service', { service: true });
+  const key = ((await ask(gateway, 'devices.add', { device_id: 'probe' })) as { api_key: string }).api_key;
+  const will = {
+    topic: 'iotflow/devices/probe/status/offline',
+    payload: Buffer.from('will'),
+    qos: 1,
+    retain: false,
+  };
+  const probe = await connectAs(gateway, 'probe', key, {
+    clientId: 'p',
+    clean: false,
+    will: { ...will, qos: 1 },
+  });
+  await probe.subscribeAsync('iotflow/devices/probe/#', { qos: 1 });
+  await probe.publishAsync('iotflow/devices/probe/status/online', 'yes', { qos: 1, retain: true });
+  await service.subscribeAsync('iotflow/devices/probe/status/offline', { qos: 1 });
+  const heard: string[] = [];
+  service.on('message', (topic) => heard.push(topic));
+  const closed = new Promise<void>((resolve) => probe.once('close', () => resolve()));
+  await ask(gateway, 'devices.remove', { device_id: 'probe' });
+  await closed;
+  await service.publishAsync('iotflow/devices/service/status/heartbeat', '1', { qos: 1 });
+  expect(heard).toEqual([]);
+  expect(gateway.figures().mqtt).toMatchObject({ sessions: 0, retained: 0 });
+  expect(await loginOf(gateway, 'probe', key)).toBe(4);
+});
