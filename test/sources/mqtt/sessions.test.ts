@@ -5,7 +5,7 @@ import { GatewayError } from '../../../src/platform/errors.ts';
 import { defaultLimits } from '../../../src/sources/mqtt/limits.ts';
 import { Sessions } from '../../../src/sources/mqtt/sessions.ts';
 import { decodeStoredMessage, encodeStoredMessage } from '../../../src/sources/mqtt/stored-message.ts';
-import { startGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, TestCredentials, until } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
 import { MemorySessionLog } from '../../support/session-log.ts';
 
@@ -174,6 +174,27 @@ test('the will of a client that was connected when the gateway died is published
   expect(await reader.next('publish')).toMatchObject({ topic, retain: true });
   const third = await startGateway({ sessionLog: after.sessionLog.afterKill() });
   expect(third.messages).toEqual([]);
+});
+
+test('the will of a client whose account was shut out while the gateway was down is not published', async () => {
+  const before = await startGateway();
+  const topic = (id: string) => `iotflow/devices/${id}/status/online`;
+  for (const id of ['probe-1', 'probe-2', 'probe-3']) {
+    await login(before.port, id, {
+      will: { topic: topic(id), payload: Buffer.from('offline'), qos: 1, retain: true },
+    });
+  }
+  await until(() => before.sessionLog.keys('mqtt/will/').length === 3);
+  const credentials = new TestCredentials();
+  // One is gone, one was shut out and let in again, one is as it was.
+  const account = (deviceId: string) => {
+    if (deviceId === 'probe-1') return undefined;
+    return { deviceId, service: false, epoch: deviceId === 'probe-2' ? 7 : 0 };
+  };
+  const accounts = Object.assign(credentials, { account });
+  const after = await startGateway({ sessionLog: before.sessionLog.afterKill(), credentials: accounts });
+  expect(after.messages.map(({ deviceId }) => deviceId)).toEqual(['probe-3']);
+  await until(() => after.sessionLog.keys('mqtt/will/').length === 0);
 });
 
 test('a connection that breaks publishes its will, a goodbye or a revocation does not', async () => {
