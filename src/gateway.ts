@@ -19,8 +19,11 @@ import { Api } from './api/api.ts';
 import { ControlSocket } from './api/control-socket.ts';
 import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts';
 import type { Health } from './api/health.ts';
+import { adminRoutes } from './api/routes/admin.ts';
 import { alarmRoutes } from './api/routes/alarms.ts';
 import { commandRoutes } from './api/routes/commands.ts';
+import { deviceRoutes } from './api/routes/devices.ts';
+import { enrolmentRoutes } from './api/routes/enrolment.ts';
 import { gatewayRoutes } from './api/routes/gateway.ts';
 import { influxdbRoutes } from './api/routes/influxdb.ts';
 import { peopleRoutes } from './api/routes/people.ts';
@@ -73,7 +76,7 @@ import { copyToMemory, isWritable, readOnlyDisk } from './platform/stand-in.ts';
 import type { Store } from './platform/store.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
 import { fileWitness } from './platform/witness.ts';
-import { openRegistry } from './registry/open.ts';
+import { noticed, openRegistry } from './registry/open.ts';
 import { operations as deviceOperations, pairingOperations } from './registry/operations.ts';
 import { Rules } from './rules/engine.ts';
 import { silenceRule } from './rules/silence.ts';
@@ -349,7 +352,7 @@ async function start(
     ...sessionOptions(config),
   });
   onClose('people', () => people.sessions.close());
-  const { registry, presence, enrolment } = await openRegistry({
+  const devices = await openRegistry({
     store: room('registry'),
     clock,
     randomBytes,
@@ -360,6 +363,7 @@ async function start(
     runningMs: () => journal.runningMs,
     log: stageLog('registry'),
   });
+  const { registry, presence, enrolment } = devices;
   presence.keep();
   onClose('presence', () => presence.close());
   onClose('enrolment', async () => enrolment.close());
@@ -588,9 +592,12 @@ async function start(
         ...peopleRoutes(people, audit),
         ...telemetryRoutes(telemetry),
         ...influxdbRoutes(telemetry),
+        ...enrolmentRoutes(devices, config.topicRoot),
+        ...deviceRoutes(devices, { wallMs: () => dates.wallMs() }),
+        ...adminRoutes(devices, figures),
       ],
       version: parts.version,
-      authenticate: everyCaller(registry, people),
+      authenticate: everyCaller(noticed(devices), people),
       audit,
       lanPlaintext: config.http.lanPlaintext,
       clock,
@@ -602,7 +609,7 @@ async function start(
 
   const status: Operation = async () => ({ health: healthOf(figures()), ports, figures: figures() });
   const plainOperations: Operations = new Map([
-    ...deviceOperations({ registry, presence, enrolment }),
+    ...deviceOperations(devices),
     ...pairingOperations(enrolment),
     ...alarmOperations(board),
     ...commandOperations(commands),

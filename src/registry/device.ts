@@ -3,6 +3,7 @@
 
 import { isDeviceId } from '../model/topic.ts';
 import { GatewayError } from '../platform/errors.ts';
+import { isJsonObject, type JsonObject } from './json-object.ts';
 
 export type DeviceStatus = 'active' | 'inactive' | 'maintenance' | 'pending';
 
@@ -27,9 +28,6 @@ export interface DeviceKey {
   readonly expiresMs?: number;
 }
 
-/** Free facts about a device, for people and their programs. */
-export type DeviceMetadata = Readonly<Record<string, unknown>>;
-
 /** What an administrator may write about a device. Empty text: nobody said. */
 export interface DeviceFacts {
   readonly name: string;
@@ -38,7 +36,8 @@ export interface DeviceFacts {
   readonly description: string;
   readonly firmwareVersion: string;
   readonly hardwareVersion: string;
-  readonly metadata: DeviceMetadata;
+  /** For people and their programs. */
+  readonly metadata: JsonObject;
 }
 
 export interface Device extends DeviceFacts {
@@ -78,8 +77,7 @@ export function checkDeviceId(deviceId: string): void {
 
 const labelCharactersMax = 128;
 const descriptionCharactersMax = 512;
-const metadataBytesMax = 4096;
-const metadataLevelsMax = 5;
+const metadataBounds = { bytesMax: 4096, levelsMax: 5 };
 
 /** Name, type and location become tags: short, and nothing that breaks a line.
  * @throws GatewayError `DEVICE_FIELD_INVALID` */
@@ -111,27 +109,12 @@ export function checkFacts(facts: Partial<DeviceFacts>): void {
       `description: expected at most ${descriptionCharactersMax} characters without control characters`,
     );
   }
-  if (metadata !== undefined) checkMetadata(metadata);
-}
-
-function checkMetadata(metadata: DeviceMetadata): void {
-  const isGood =
-    isFields(metadata) &&
-    levelsOf(metadata) <= metadataLevelsMax &&
-    Buffer.byteLength(JSON.stringify(metadata)) <= metadataBytesMax;
-  if (isGood) return;
+  if (metadata === undefined || isJsonObject(metadata, metadataBounds)) return;
+  const { bytesMax, levelsMax } = metadataBounds;
   throw new GatewayError(
     'DEVICE_FIELD_INVALID',
-    `metadata: expected a JSON object of at most ${metadataBytesMax} bytes and ${metadataLevelsMax} levels`,
+    `metadata: expected a JSON object of at most ${bytesMax} bytes and ${levelsMax} levels`,
   );
-}
-
-/** How deep it is nested, counted no further than it may be. */
-function levelsOf(value: unknown, level = 0): number {
-  if (typeof value !== 'object' || value === null || level > metadataLevelsMax) return level;
-  let deepest = level + 1;
-  for (const inner of Object.values(value)) deepest = Math.max(deepest, levelsOf(inner, level + 1));
-  return deepest;
 }
 
 export function encodeDevice(device: Device): Buffer {

@@ -5,10 +5,13 @@ import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
 import type { Witness } from '../platform/witness.ts';
 import type { RandomBytes } from './api-key.ts';
+import type { Device } from './device.ts';
+import { DeviceConfigs } from './device-configs.ts';
 import { Enrolment } from './enrolment.ts';
 import type { RegistryParts } from './operations.ts';
 import { Presence } from './presence.ts';
 import { Registry } from './registry.ts';
+import { showDevice } from './shown.ts';
 
 export interface RegistryRoomOptions {
   readonly store: Store;
@@ -30,7 +33,25 @@ export async function openRegistry(options: RegistryRoomOptions): Promise<Regist
     ...options,
     isKnown: (deviceId) => registry.get(deviceId) !== undefined,
   });
-  registry.onRemoved(({ deviceId }) => presence.forget(deviceId));
+  const { store, clock, isTimeKnown } = options;
+  const nowMs = (): number => ((isTimeKnown?.() ?? true) ? clock.wallMs() : 0);
+  const configs = new DeviceConfigs({ store, nowMs });
+  registry.onRemoved(({ deviceId }) => {
+    presence.forget(deviceId);
+    void configs.forget(deviceId);
+  });
   const enrolment = await Enrolment.open({ ...options, registry });
-  return { registry, presence, enrolment };
+  const show = (device: Device) => showDevice(device, presence);
+  return { registry, presence, enrolment, configs, show };
+}
+
+/** The keys of devices, whose use counts as a sign of life. */
+export function noticed({ registry, presence }: RegistryParts): Pick<Registry, 'verifyKey'> {
+  return {
+    verifyKey: (secret) => {
+      const device = registry.verifyKey(secret);
+      if (device !== undefined) presence.touch(device.deviceId);
+      return device;
+    },
+  };
 }

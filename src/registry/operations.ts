@@ -12,11 +12,13 @@ import {
 } from '../platform/arguments.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
-import type { Device, DeviceFacts, DeviceMetadata } from './device.ts';
+import { shownTime } from '../platform/shown-time.ts';
+import type { Device, DeviceFacts } from './device.ts';
+import type { DeviceConfigs } from './device-configs.ts';
 import type { Enrolment, EnrolmentToken, Pairing } from './enrolment.ts';
 import type { Presence } from './presence.ts';
 import type { DeviceChanges, Registry } from './registry.ts';
-import { showDevice, shownTime } from './shown.ts';
+import type { ShownDevice } from './shown.ts';
 
 const limits = {
   graceMs: { min: 0, max: 30 * 86_400_000, fallback: 0 },
@@ -50,7 +52,7 @@ function factsIn(args: Arguments): Partial<DeviceFacts> {
   if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
     throw invalidArgument('metadata: expected a JSON object');
   }
-  return { ...facts, metadata: metadata as DeviceMetadata };
+  return { ...facts, metadata: metadata as DeviceFacts['metadata'] };
 }
 
 function statusIn(args: Arguments): Pick<DeviceChanges, 'status'> {
@@ -77,7 +79,7 @@ export interface ShownPairing {
   readonly devices_left: number;
 }
 
-function shownPairing({ isOpen, leftMs, leftDevices }: Pairing): ShownPairing {
+function showPairing({ isOpen, leftMs, leftDevices }: Pairing): ShownPairing {
   return { open: isOpen, ends_in_seconds: Math.ceil(leftMs / 1000), devices_left: leftDevices };
 }
 
@@ -85,9 +87,12 @@ export interface RegistryParts {
   readonly registry: Registry;
   readonly presence: Presence;
   readonly enrolment: Enrolment;
+  readonly configs: DeviceConfigs;
+  /** As it is shown outside. */
+  readonly show: (device: Device) => ShownDevice;
 }
 
-function deviceOperations({ registry, presence }: RegistryParts): Readonly<Record<string, Operation>> {
+function deviceOperations({ registry, show }: RegistryParts): Readonly<Record<string, Operation>> {
   /** By device id or number. */
   const deviceOf = (args: Arguments): Device => {
     const text = requiredText(args, 'device_id');
@@ -107,17 +112,17 @@ function deviceOperations({ registry, presence }: RegistryParts): Readonly<Recor
     },
     'devices.list': async (args) => {
       checkNames(args, []);
-      const devices = registry.list().map((device) => showDevice(device, presence));
+      const devices = registry.list().map(show);
       return { devices, count: devices.length };
     },
     'devices.show': async (args) => {
       checkNames(args, ['device_id']);
-      return showDevice(deviceOf(args), presence);
+      return show(deviceOf(args));
     },
     'devices.update': async (args) => {
       checkNames(args, ['device_id', 'status', ...factArguments]);
       const changes = { ...factsIn(args), ...statusIn(args) };
-      return showDevice(await registry.update(deviceOf(args).deviceId, changes), presence);
+      return show(await registry.update(deviceOf(args).deviceId, changes));
     },
     'devices.rotate': async (args) => {
       checkNames(args, ['device_id', 'grace_ms']);
@@ -127,11 +132,11 @@ function deviceOperations({ registry, presence }: RegistryParts): Readonly<Recor
     },
     'devices.revoke': async (args) => {
       checkNames(args, ['device_id']);
-      return showDevice(await registry.revoke(deviceOf(args).deviceId), presence);
+      return show(await registry.revoke(deviceOf(args).deviceId));
     },
     'devices.approve': async (args) => {
       checkNames(args, ['device_id']);
-      return showDevice(await registry.approve(deviceOf(args).deviceId), presence);
+      return show(await registry.approve(deviceOf(args).deviceId));
     },
     'devices.remove': async (args) => {
       checkNames(args, ['device_id']);
@@ -185,9 +190,9 @@ export function pairingOperations(enrolment: Enrolment): Operations {
     checkNames(args, ['for_ms', 'devices_max', 'close']);
     const forMs = optionalWhole(args, 'for_ms', limits.pairingMs);
     const devicesMax = optionalWhole(args, 'devices_max', limits.pairingDevices);
-    if (!optionalFlag(args, 'close')) return shownPairing(enrolment.openPairing({ forMs, devicesMax }));
+    if (!optionalFlag(args, 'close')) return showPairing(enrolment.openPairing({ forMs, devicesMax }));
     enrolment.closePairing();
-    return shownPairing(enrolment.pairing());
+    return showPairing(enrolment.pairing());
   };
   return new Map([['devices.pair', pair]]);
 }

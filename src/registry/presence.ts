@@ -8,6 +8,8 @@ import type { Store } from '../platform/store.ts';
 
 const recordKey = 'presence';
 const saveIntervalMs = 600_000;
+/** A device without a connection that said it is there is believed for so long after it last said anything. */
+const onlineMs = 300_000;
 
 export interface PresenceOptions {
   readonly store: Store;
@@ -104,14 +106,14 @@ export class Presence {
     if (entry === undefined) return unseen;
     return {
       lastSeen: this.#moment(entry.seen),
-      isOnline: entry.isOnline,
-      since: this.#moment(entry.since),
+      isOnline: this.#isThere(entry),
+      since: this.#moment(this.#isThere(entry) === entry.isOnline ? entry.since : entry.seen),
     };
   }
 
   get online(): number {
     let online = 0;
-    for (const { isOnline } of this.#entries.values()) if (isOnline) online += 1;
+    for (const entry of this.#entries.values()) if (this.#isThere(entry)) online += 1;
     return online;
   }
 
@@ -163,6 +165,12 @@ export class Presence {
     const entry: Entry = { seen: undefined, isOnline: false, since: undefined, connections: 0 };
     this.#entries.set(deviceId, entry);
     return entry;
+  }
+
+  #isThere({ isOnline, connections, seen }: Entry): boolean {
+    if (!isOnline || connections > 0) return isOnline;
+    const nowMs = this.#options.clock.monotonicMs();
+    return seen !== undefined && 'monotonicMs' in seen && nowMs - seen.monotonicMs < onlineMs;
   }
 
   #turn(entry: Entry, isOnline: boolean): void {

@@ -1,5 +1,6 @@
 // How a device is shown to people and programs, over HTTP and on the command line: everything but its keys' hashes.
 
+import { shownTime } from '../platform/shown-time.ts';
 import type { Device } from './device.ts';
 import type { Moment, Presence } from './presence.ts';
 
@@ -26,13 +27,6 @@ export interface ShownDevice {
   readonly online_since: string | null;
   readonly offline_since: string | null;
   readonly key_ids: readonly string[];
-}
-
-/** RFC 3339; null for 0 and for a time no calendar knows (a damaged clock). */
-export function shownTime(wallMs: number | undefined): string | null {
-  if (wallMs === undefined || wallMs === 0) return null;
-  const time = new Date(wallMs);
-  return Number.isNaN(time.getTime()) ? null : time.toISOString();
 }
 
 function shownMoment(moment: Moment | undefined): string | null {

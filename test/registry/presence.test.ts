@@ -61,7 +61,13 @@ test('a device is online while it is connected or says so, and offline since it 
   presence.disconnected('a');
   presence.disconnected('a');
   expect(presence.of('a')).toMatchObject({ isOnline: false, since: { wallMs: startMs + 1_000 } });
+  presence.touch('a');
   presence.said('a', 'heartbeat');
+  expect(presence.online).toBe(1);
+  // Nobody tells when it is gone: silence does.
+  now.ms += 300_000;
+  expect(presence.of('a')).toMatchObject({ isOnline: false, since: { wallMs: startMs + 1_000 } });
+  presence.touch('a');
   expect(presence.online).toBe(1);
   presence.said('a', 'offline');
   expect(presence.online).toBe(0);

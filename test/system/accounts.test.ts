@@ -12,6 +12,7 @@ import { createLog } from '../../src/platform/log.ts';
 import { openRegistry } from '../../src/registry/open.ts';
 import type { RegistryParts } from '../../src/registry/operations.ts';
 import { fileWitness } from '../../src/registry/witness.ts';
+import { ask as request } from '../support/api.ts';
 import { connectDevice, openGateway } from '../support/gateway.ts';
 import { tempFolder } from '../support/temp.ts';
 
@@ -80,6 +81,44 @@ test('a connection ends when its device is made inactive, and is shown as gone',
   await ask(gateway, 'devices.update', { device_id: 'probe', status: 'inactive' });
   await closed;
   expect(await ask(gateway, 'devices.show', { device_id: 'probe' })).toMatchObject({ online: false });
+});
+
+test('a device that registers over HTTP in a pairing window is let in over MQTT, and its key by HTTP, until it is removed', async () => {
+  const gateway = await openGateway(tempFolder());
+  await ask(gateway, 'devices.pair', { for_ms: 60_000 });
+  const headers = { 'content-type': 'application/json' };
+  const post = await request(
+    { port: gateway.ports.http },
+    '/api/v1/devices/register',
+    'POST',
+    headers,
+    '{"name":"Probe"}',
+  );
+  const { api_key } = (JSON.parse(post.body) as { device: { api_key: string } }).device;
+  const key = { 'x-api-key': api_key };
+  expect(await loginOf(gateway, 'probe', api_key)).toBe('in');
+  const statusOf = async (path: string) =>
+    (await request({ port: gateway.ports.http }, path, 'GET', key)).status;
+  expect(await statusOf('/api/v1/devices/status')).toBe(200);
+  await ask(gateway, 'devices.remove', { device_id: '1' });
+  expect(await statusOf('/api/v1/devices/status')).toBe(401);
+  expect(await loginOf(gateway, 'probe', api_key)).toBe(4);
+});
+
+test('the dashboard sums up what runs, for a service account', async () => {
+  const gateway = await openGateway(tempFolder());
+  const service = await connectDevice(gateway, 'home', { service: true });
+  await ask(gateway, 'devices.add', { device_id: 'probe' });
+  const key = { 'x-api-key': service.apiKey };
+  const { status, body } = await request({ port: gateway.ports.http }, '/api/v1/admin/dashboard', 'GET', key);
+  expect(status).toBe(200);
+  expect(JSON.parse(body)).toMatchObject({
+    status: 'success',
+    device_stats: { total: 2, active: 2, inactive: 0, maintenance: 0, pending: 0, online: 1, offline: 1 },
+    telemetry_stats: { points_since_start: 0 },
+    alarm_stats: { count: 0 },
+    backlog: { points: 0 },
+  });
 });
 
 test('a device that registered by itself waits outside until it is approved', async () => {

@@ -1,0 +1,283 @@
+// The administrator's devices: list, look, change, cut off, remove, and the dashboard that sums the gateway up.
+
+import * as v from 'valibot';
+import { shownTime } from '../../platform/shown-time.ts';
+import type { RegistryParts } from '../../registry/operations.ts';
+import {
+  deviceIdText,
+  deviceName,
+  deviceOf,
+  deviceRef,
+  factEntries,
+  factsOf,
+  graceBody,
+  jsonObject,
+  showConfig,
+} from '../device-input.ts';
+import { type GatewayFigures, healthOf } from '../figures.ts';
+import { answerHealth } from '../health.ts';
+import { type Answer, type Method, type Route, type RouteRequest, route } from '../route.ts';
+
+const limitDefault = 100;
+const limitMax = 1_000;
+const statuses = ['active', 'inactive', 'maintenance', 'pending'] as const;
+
+const unknown = { 404: 'There is no such device' };
+
+const listQuery = v.strictObject({
+  limit: v.optional(
+    v.pipe(v.string(), v.regex(/^([1-9]\d{0,2}|1000)$/, `a whole number from 1 to ${limitMax}`)),
+  ),
+  after: v.optional(
+    v.pipe(v.string('"next" of the answer before'), v.maxLength(64, '"next" of the answer before')),
+  ),
+  status: v.optional(v.picklist(statuses, `one of ${statuses.join(', ')}`)),
+  type: v.optional(v.string('a device type')),
+});
+
+const changesBody = v.strictObject({
+  name: v.optional(deviceName),
+  status: v.optional(v.picklist(['active', 'inactive', 'maintenance'], 'active, inactive or maintenance')),
+  ...factEntries,
+});
+
+function sum(values: Readonly<Record<string, number>>): number {
+  return Object.values(values).reduce((total, value) => total + value, 0);
+}
+
+export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures): Route[] {
+  const { registry, presence, configs, show } = parts;
+  const update = async ({
+    params,
+    body: { status, ...facts },
+  }: Pick<
+    RouteRequest<v.InferOutput<typeof deviceRef>, unknown, v.InferOutput<typeof changesBody>>,
+    'params' | 'body'
+  >): Promise<Answer> => {
+    const { deviceId } = deviceOf(registry, params.id);
+    const changes = { ...factsOf(facts), ...(status === undefined ? {} : { status }) };
+    const device = show(await registry.update(deviceId, changes));
+    return {
+      status: 200,
+      body: { status: 'success', message: 'Device updated successfully', device },
+      audited: { target: deviceId, detail: { changed: Object.keys(changes).join(', ') } },
+    };
+  };
+  const updateRoute = (method: Method): Route =>
+    route({
+      method,
+      path: '/api/v1/admin/devices/{id}',
+      tag: 'admin',
+      summary: 'Change what is known of a device, or its status; what is left out stays',
+      access: ['admin'],
+      audit: 'device.update',
+      params: deviceRef,
+      body: changesBody,
+      answers: { 200: 'The device', ...unknown, 409: 'The name is taken, or the device waits for approval' },
+      handle: update,
+    });
+  return [
+    route({
+      method: 'GET',
+      path: '/api/v1/admin/devices',
+      tag: 'admin',
+      summary: 'The devices, in the order of their ids',
+      access: ['service', 'viewer'],
+      query: listQuery,
+      answers: { 200: 'A page of them; `next` leads on, null at the end' },
+      handle: ({ query: { limit, after = '', status, type } }) => {
+        const all = registry.list();
+        const found = all.filter(
+          (device) =>
+            (status === undefined || device.status === status) &&
+            (type === undefined || device.type === type),
+        );
+        const rest = found.filter(({ deviceId }) => deviceId > after);
+        const page = rest.slice(0, Number(limit ?? limitDefault));
+        const next = page.length < rest.length ? (page.at(-1)?.deviceId ?? null) : null;
+        const devices = page.map(show);
+        const body = { status: 'success', total_devices: found.length, count: devices.length, devices, next };
+        return { status: 200, body };
+      },
+    }),
+    route({
+      method: 'POST',
+      path: '/api/v1/admin/devices',
+      tag: 'admin',
+      summary: 'Add a device',
+      access: ['admin'],
+      audit: 'device.add',
+      body: v.strictObject({
+        device_id: deviceIdText,
+        name: v.optional(deviceName),
+        service: v.optional(v.boolean('true or false')),
+        ...factEntries,
+      }),
+      answers: { 201: 'The device and its key, told this once', 409: 'The id or the name is taken' },
+      handle: async ({ body: { device_id, service = false, ...facts } }) => {
+        const { device, apiKey } = await registry.add({ deviceId: device_id, service, ...factsOf(facts) });
+        return {
+          status: 201,
+          body: { status: 'success', device: { ...show(device), api_key: apiKey } },
+          audited: { target: device_id },
+        };
+      },
+    }),
+    route({
+      method: 'GET',
+      path: '/api/v1/admin/devices/{id}',
+      tag: 'admin',
+      summary: 'Everything known of a device',
+      access: ['service', 'viewer'],
+      params: deviceRef,
+      answers: { 200: 'The device, its keys without their texts, its configurations', ...unknown },
+      handle: async ({ params }) => {
+        const device = deviceOf(registry, params.id);
+        const keys = device.keys.map(({ keyId, createdMs, expiresMs }) => ({
+          key_id: keyId,
+          created_at: shownTime(createdMs),
+          expires_at: shownTime(expiresMs),
+        }));
+        const configurations = showConfig(await configs.of(device));
+        return { status: 200, body: { status: 'success', device: show(device), keys, configurations } };
+      },
+    }),
+    updateRoute('PUT'),
+    updateRoute('PATCH'),
+    route({
+      method: 'DELETE',
+      path: '/api/v1/admin/devices/{id}',
+      tag: 'admin',
+      summary: 'Remove a device, its keys and its connections for good; its readings stay',
+      access: ['admin'],
+      audit: 'device.remove',
+      params: deviceRef,
+      answers: { 200: 'It is gone', ...unknown },
+      handle: async ({ params }) => {
+        const device = registry.find(params.id);
+        const deviceId = device?.deviceId ?? params.id;
+        await registry.remove(deviceId);
+        return {
+          status: 200,
+          body: {
+            status: 'success',
+            message: `Device ${device?.name ?? deviceId} deleted successfully`,
+            device_id: deviceId,
+            note: 'Its readings stay',
+          },
+          audited: { target: deviceId },
+        };
+      },
+    }),
+    route({
+      method: 'POST',
+      path: '/api/v1/admin/devices/{id}/rotate',
+      tag: 'admin',
+      summary: 'A new key for a device; the old ones end at once unless told otherwise',
+      access: ['admin'],
+      audit: 'device.rotate',
+      params: deviceRef,
+      body: graceBody,
+      answers: { 200: 'The new key, told this once', ...unknown },
+      handle: async ({ params, body }) => {
+        const graceMs = (body?.grace_seconds ?? 0) * 1000;
+        const { device, apiKey } = await registry.rotate(deviceOf(registry, params.id).deviceId, { graceMs });
+        return {
+          status: 200,
+          body: { device_id: device.deviceId, api_key: apiKey, old_key_ends_in_seconds: graceMs / 1000 },
+          audited: { target: device.deviceId },
+        };
+      },
+    }),
+    route({
+      method: 'POST',
+      path: '/api/v1/admin/devices/{id}/revoke',
+      tag: 'admin',
+      summary: 'End every key of a device and its connections',
+      access: ['admin'],
+      audit: 'device.revoke',
+      params: deviceRef,
+      answers: { 200: 'The device, inactive', ...unknown },
+      handle: async ({ params }) => {
+        const device = await registry.revoke(deviceOf(registry, params.id).deviceId);
+        const body = { status: 'success', device: show(device) };
+        return { status: 200, body, audited: { target: device.deviceId } };
+      },
+    }),
+    route({
+      method: 'GET',
+      path: '/api/v1/admin/devices/{id}/config',
+      tag: 'admin',
+      summary: 'What a device is to be set to, and what it last said it is',
+      access: ['service', 'viewer'],
+      params: deviceRef,
+      answers: { 200: 'Both, with their versions', ...unknown },
+      handle: async ({ params }) => {
+        const device = deviceOf(registry, params.id);
+        return { status: 200, body: { device_id: device.deviceId, ...showConfig(await configs.of(device)) } };
+      },
+    }),
+    route({
+      method: 'PUT',
+      path: '/api/v1/admin/devices/{id}/config',
+      tag: 'admin',
+      summary: 'Set what a device is to be set to: the body is the whole document',
+      access: ['admin'],
+      audit: 'device.configure',
+      params: deviceRef,
+      body: jsonObject,
+      answers: { 200: 'Both, with their versions', ...unknown },
+      handle: async ({ params, body }) => {
+        const device = deviceOf(registry, params.id);
+        const both = showConfig(await configs.setDesired(device, body));
+        return {
+          status: 200,
+          body: { device_id: device.deviceId, ...both },
+          audited: { target: device.deviceId, detail: { version: both.desired.version } },
+        };
+      },
+    }),
+    route({
+      method: 'GET',
+      path: '/api/v1/admin/dashboard',
+      tag: 'admin',
+      summary: 'The gateway in figures',
+      access: ['service', 'viewer'],
+      answers: { 200: 'Devices, readings, alarms, what waits, what is stored' },
+      handle: () => {
+        const now = figures();
+        const { journal, ingest, alarms } = now;
+        const devices = registry.list();
+        const byStatus = statuses.map((status) => [
+          status,
+          devices.filter((d) => d.status === status).length,
+        ]);
+        const online = presence.online;
+        return {
+          status: 200,
+          body: {
+            status: 'success',
+            gateway_id: now.gatewayId,
+            version: now.version,
+            uptime_seconds: Math.floor(now.uptimeMs / 1000),
+            health: answerHealth(healthOf(now)).body,
+            device_stats: {
+              total: devices.length,
+              ...Object.fromEntries(byStatus),
+              online,
+              offline: devices.length - online,
+            },
+            telemetry_stats: { messages_since_start: ingest.messages, points_since_start: ingest.points },
+            alarm_stats: { count: alarms.list.length, sound: alarms.sound, states: alarms.states },
+            backlog: { points: sum(journal.pending), state: now.forwarder.state },
+            storage: {
+              ring_segments: journal.ring.segments,
+              ring_segments_used: journal.ring.used,
+              dead_letters: journal.deadLetters.letters,
+            },
+          },
+        };
+      },
+    }),
+  ];
+}
