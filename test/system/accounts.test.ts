@@ -11,7 +11,7 @@ import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { openRegistry } from '../../src/registry/open.ts';
 import type { RegistryParts } from '../../src/registry/operations.ts';
-import { fileWitness } from '../../src/registry/witness.ts';
+import { fileWitness } from '../../src/platform/witness.ts';
 import { ask as request } from '../support/api.ts';
 import { connectDevice, openGateway } from '../support/gateway.ts';
 import { tempFolder } from '../support/temp.ts';
