@@ -624,6 +624,11 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
       { labels: { outcome: 'refused' }, value: enrolment.refused },
       { labels: { outcome: 'expired' }, value: enrolment.expired },
     ]),
+    gauge(
+      'devices_unwitnessed_changes',
+      'Changes of the registry since its revisions could last be written to their file.',
+      registry.unwitnessedChanges,
+    ),
     counter('devices_damaged_records_total', 'Registry records left out at start.', registry.damagedRecords),
     ...journalFamilies(figures),
     ...wearFamilies(figures),

@@ -9,7 +9,7 @@ import { GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { createApiKey, keyIdOf, matchesKey, type RandomBytes } from './api-key.ts';
 import { checkFacts, type DeviceFacts } from './device.ts';
-import type { IssuedKey, NewDevice, Registry } from './registry.ts';
+import type { AlsoChanged, IssuedKey, NewDevice, Registry } from './registry.ts';
 import { freeDeviceId } from './slug.ts';
 
 const recordPrefix = 'token/';
@@ -301,9 +301,11 @@ export class Enrolment {
     const issued = await this.#add({ ...application, ...preset }, 'active', () => {
       // Somebody may have used it while this one waited for its turn.
       this.#liveToken(tokenId, text);
-      return [{ key: recordPrefix + tokenId, value: undefined }];
+      return {
+        changes: [{ key: recordPrefix + tokenId, value: undefined }],
+        applied: () => this.#tokens.delete(tokenId),
+      };
     });
-    this.#tokens.delete(tokenId);
     this.#counts.enrolled += 1;
     return issued;
   }
@@ -323,7 +325,7 @@ export class Enrolment {
     }
     this.#strangers.push(nowMs);
     const issued = await this.#add(application, 'pending', () => {
-      if (registry.stats().pending < pendingMax) return [];
+      if (registry.stats().pending < pendingMax) return { changes: [] };
       throw new GatewayError(
         'ENROLMENT_FULL',
         `${pendingMax} devices wait for approval already; approve or remove some, or open a pairing window`,
@@ -352,7 +354,7 @@ export class Enrolment {
   async #add(
     application: Application,
     status: NonNullable<NewDevice['status']>,
-    also?: Parameters<Registry['add']>[1],
+    also?: () => AlsoChanged,
   ): Promise<IssuedKey> {
     const { registry } = this.#options;
     // A device whose record is damaged must not be taken over by whoever asks first.

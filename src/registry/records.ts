@@ -1,9 +1,8 @@
-// The registry's records on disk, and which of them to believe. Promises: a change is durable, and witnessed, before
-// it resolves, all of its records or none; changes happen one after another; a record that came back because LevelDB
-// lost its last writes is told from the newest one, also when the newest word on it was that it is gone. It does not
-// look into records, whose writers put the revision they are given into them.
+// The registry's records on disk, and which of them to believe. Promises: a change is durable before it resolves, all of
+// its records or none; changes happen one after another; a record that came back because LevelDB lost its last writes is
+// told from the newest one, also when the newest word on it was that it is gone. It does not look into records, whose
+// writers put the revision they are given into them.
 
-import { GatewayError } from '../platform/errors.ts';
 import type { Store, StoreWrite } from '../platform/store.ts';
 import type { Witness } from '../platform/witness.ts';
 
@@ -55,6 +54,7 @@ export class Records {
   readonly #stored: Marks;
   #revision: number;
   #id: number;
+  #unwitnessed = 0;
   /** What the next change checks is what this one leaves. */
   #changing: Promise<unknown> = Promise.resolve();
 
@@ -84,6 +84,11 @@ export class Records {
   /** A witness of an earlier version, or none, cannot tell that something was removed. */
   get #isWitnessed(): boolean {
     return this.#witnessed.revision > 0;
+  }
+
+  /** Changes the witness could not be told of; the next one tells it of them all. */
+  get unwitnessed(): number {
+    return this.#unwitnessed;
   }
 
   /** The revision of the change that is being made. */
@@ -141,7 +146,7 @@ export class Records {
   }
 
   /**
-   * All or nothing; only within `change`. `applied` is called as soon as it is durable, even if the witness cannot be.
+   * All or nothing; only within `change`. `applied` is called as soon as it is durable.
    * @throws GatewayError `STORE_FAILED`.
    */
   async write(changes: readonly RecordChange[], applied: () => void): Promise<void> {
@@ -157,12 +162,12 @@ export class Records {
       else this.#revisions.set(nameOf(key), revision);
     }
     applied();
-    // After the store: a power cut in between leaves records newer than their witness, which is as good.
+    // After the store: a power cut in between leaves records newer than their witness, which is as good. So does a
+    // disk that takes the one and not the other; whoever asked must hear of the change, of a new key above all.
     const testimony = new Map([...this.#revisions, [revisionMark, revision], [idMark, this.#id]]);
-    await this.#witness?.write(testimony).catch((error: unknown) => {
-      throw new GatewayError('STORE_FAILED', 'cannot write down which records are the newest', {
-        cause: error,
-      });
-    });
+    this.#unwitnessed = await (this.#witness?.write(testimony) ?? Promise.resolve()).then(
+      () => 0,
+      () => this.#unwitnessed + 1,
+    );
   }
 }

@@ -47,6 +47,14 @@ export interface DeviceChanges extends Partial<DeviceFacts> {
   readonly status?: 'active' | 'inactive' | 'maintenance';
 }
 
+/** Records that change with a device, in one write, and what is to be done once they have. */
+export interface AlsoChanged {
+  readonly changes: readonly RecordChange[];
+  readonly applied?: () => void;
+}
+
+const alone: AlsoChanged = { changes: [] };
+
 /** The only time the text of a key is seen. */
 export interface IssuedKey {
   readonly device: Device;
@@ -60,6 +68,8 @@ export interface RegistryStats {
   readonly pending: number;
   /** Records that were damaged, missing or outdated at the start: these devices cannot connect. */
   readonly damagedRecords: number;
+  /** Changes since the file that tells old records from new ones could last be written. */
+  readonly unwitnessedChanges: number;
   readonly verified: number;
   readonly refused: number;
 }
@@ -137,11 +147,11 @@ export class Registry {
 
   /**
    * Adds a device and issues its first key.
-   * @param also Changes of other records that hold only if this one does; called when nothing is left to object to.
+   * @param also What else holds only if this does; called when nothing is left to object to.
    * @throws GatewayError `DEVICE_ID_INVALID`, `DEVICE_FIELD_INVALID`, `DEVICE_EXISTS`, `DEVICE_NAME_EXISTS`,
    * `DEVICES_FULL`, `STORE_FAILED`, and what `also` throws.
    */
-  add(wanted: NewDevice, also: () => readonly RecordChange[] = () => []): Promise<IssuedKey> {
+  add(wanted: NewDevice, also: () => AlsoChanged = () => alone): Promise<IssuedKey> {
     return this.records.change(async () => {
       const {
         deviceId,
@@ -168,7 +178,7 @@ export class Registry {
           `there are ${this.#devicesMax} devices already, as many as registry.devices_max allows`,
         );
       }
-      const changes = also();
+      const others = also();
       const nowMs = this.#nowMs();
       const { apiKey, key } = createApiKey(this.#randomBytes, nowMs);
       const id = this.records.takeId();
@@ -176,7 +186,7 @@ export class Registry {
       const times = { createdMs: nowMs, updatedMs: nowMs };
       const device = await this.#put(
         { deviceId, id, ...facts, status, service, ...times, keys: [key], epoch },
-        changes,
+        others,
       );
       return { device, apiKey };
     });
@@ -327,6 +337,7 @@ export class Registry {
       devicesMax: this.#devicesMax,
       pending,
       damagedRecords: this.#damagedRecords,
+      unwitnessedChanges: this.records.unwitnessed,
       verified: this.#verified,
       refused: this.#refused,
     };
@@ -409,10 +420,13 @@ export class Registry {
     }
   }
 
-  async #put(changed: Omit<Device, 'revision'>, also: readonly RecordChange[] = []): Promise<Device> {
+  async #put(changed: Omit<Device, 'revision'>, others: AlsoChanged = alone): Promise<Device> {
     const device: Device = { ...changed, revision: this.records.nextRevision };
     const change = { key: recordPrefix + device.deviceId, value: encodeDevice(device) };
-    await this.records.write([change, ...also], () => this.#keep(device));
+    await this.records.write([change, ...others.changes], () => {
+      this.#keep(device);
+      others.applied?.();
+    });
     this.#tell(this.#changeListeners, device);
     return device;
   }

@@ -151,6 +151,15 @@ test('a token lets one device in, as its maker decided, and is stored as a hash 
   }
 });
 
+test('of two devices that come with one token at the same time one gets in', async () => {
+  const { enrolment, registry } = await (await house()).open();
+  const { text } = await enrolment.addToken(hourMs);
+  const names = ['one', 'two', 'three'];
+  const outcomes = await Promise.all(names.map((name) => codeOf(enrolment.register({ name }, text))));
+  expect(outcomes).toEqual(['nothing was thrown', 'ENROLMENT_TOKEN_INVALID', 'ENROLMENT_TOKEN_INVALID']);
+  expect(registry.list()).toMatchObject([{ deviceId: 'one' }]);
+});
+
 test('a token ends by the running time of the gateway, whatever the clock says and however often it restarts', async () => {
   const { open, now } = await house();
   const beside = await open(false);
