@@ -5,8 +5,11 @@ import type { Authenticate } from '../../src/api/access.ts';
 import type { GatewayFigures } from '../../src/api/figures.ts';
 import { openApiRoute } from '../../src/api/openapi.ts';
 import { type Caller, type Route, route } from '../../src/api/route.ts';
+import { adminRoutes } from '../../src/api/routes/admin.ts';
 import { alarmRoutes } from '../../src/api/routes/alarms.ts';
 import { commandRoutes } from '../../src/api/routes/commands.ts';
+import { deviceRoutes } from '../../src/api/routes/devices.ts';
+import { enrolmentRoutes } from '../../src/api/routes/enrolment.ts';
 import { gatewayRoutes } from '../../src/api/routes/gateway.ts';
 import { pageRoutes } from '../../src/api/routes/pages.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
@@ -268,10 +271,15 @@ describe('every route the gateway has', () => {
   };
   // A device of which it is about; whoever is let in finds nothing.
   const outbox = { find: () => ({ deviceId: 'kitchen' }) } as unknown as Parameters<typeof commandRoutes>[0];
+  // Whoever is let in finds nobody at home.
+  const devices = {} as Parameters<typeof adminRoutes>[0];
   const routes = [
     ...alarmRoutes(board),
     ...commandRoutes(outbox),
     ...gatewayRoutes(figures as () => GatewayFigures),
+    ...enrolmentRoutes(devices, 'iotflow'),
+    ...deviceRoutes(devices, { wallMs: () => 0 }),
+    ...adminRoutes(devices, figures as () => GatewayFigures),
   ];
 
   // One column a caller: on this machine, and on another without TLS. `+` is let in.
@@ -290,6 +298,30 @@ describe('every route the gateway has', () => {
     'GET /api/v1/devices/{device_id}/commands/{command_id}': ['401 401 + + + +', 'T T T T T T'],
     'DELETE /api/v1/devices/{device_id}/commands/{command_id}': ['401 401 403 403 403 +', 'T T T T T T'],
     'POST /api/v1/devices/{device_id}/commands/{command_id}/ack': ['401 401 + 403 403 403', 'T T T T T T'],
+    'POST /api/v1/devices/register': ['+ + + + + +', 'T T T T T T'],
+    'GET /api/v1/devices/status': ['401 401 + + 403 403', 'T T T T T T'],
+    'POST /api/v1/devices/heartbeat': ['401 401 + + 403 403', 'T T T T T T'],
+    'GET /api/v1/devices/config': ['401 401 + + 403 403', 'T T T T T T'],
+    'PUT /api/v1/devices/config': ['401 401 + + 403 403', 'T T T T T T'],
+    'POST /api/v1/devices/rotate-key': ['401 401 + + 403 403', 'T T T T T T'],
+    'GET /api/v1/admin/devices': ['401 401 403 + + +', 'T T T T T T'],
+    'POST /api/v1/admin/devices': ['401 401 403 403 403 +', 'T T T T T T'],
+    'GET /api/v1/admin/devices/{id}': ['401 401 403 + + +', 'T T T T T T'],
+    'PUT /api/v1/admin/devices/{id}': ['401 401 403 403 403 +', 'T T T T T T'],
+    'PATCH /api/v1/admin/devices/{id}': ['401 401 403 403 403 +', 'T T T T T T'],
+    'DELETE /api/v1/admin/devices/{id}': ['401 401 403 403 403 +', 'T T T T T T'],
+    'POST /api/v1/admin/devices/{id}/approve': ['401 401 403 403 403 +', 'T T T T T T'],
+    'POST /api/v1/admin/devices/{id}/rotate': ['401 401 403 403 403 +', 'T T T T T T'],
+    'POST /api/v1/admin/devices/{id}/revoke': ['401 401 403 403 403 +', 'T T T T T T'],
+    'GET /api/v1/admin/devices/{id}/config': ['401 401 403 + + +', 'T T T T T T'],
+    'PUT /api/v1/admin/devices/{id}/config': ['401 401 403 403 403 +', 'T T T T T T'],
+    'GET /api/v1/admin/enrolment/pairing': ['401 401 403 403 + +', 'T T T T T T'],
+    'POST /api/v1/admin/enrolment/pairing': ['401 401 403 403 403 +', 'T T T T T T'],
+    'DELETE /api/v1/admin/enrolment/pairing': ['401 401 403 403 403 +', 'T T T T T T'],
+    'GET /api/v1/admin/enrolment/tokens': ['401 401 403 403 403 +', 'T T T T T T'],
+    'POST /api/v1/admin/enrolment/tokens': ['401 401 403 403 403 +', 'T T T T T T'],
+    'DELETE /api/v1/admin/enrolment/tokens/{token_id}': ['401 401 403 403 403 +', 'T T T T T T'],
+    'GET /api/v1/admin/dashboard': ['401 401 403 + + +', 'T T T T T T'],
   };
   const all = [...pageRoutes({ health: () => ({ ok: true, reasons: [] }), metrics: () => [] }), ...routes];
   all.push(openApiRoute(all, '1.0.0'));
