@@ -44,11 +44,11 @@ test('a home registers by itself, its books balance, and a second run finds it a
     expect(code, run).toBe(0);
   }
   const listed = JSON.parse(await iotflow('devices', 'list', '--json', '--config', config)) as {
-    devices: { device_id: string; type: string }[];
+    devices: { device_id: string; device_type: string }[];
   };
   expect(listed.devices).toHaveLength(9);
   expect(listed.devices).toContainEqual(
-    expect.objectContaining({ device_id: 'sim-home-front-door-lock', type: 'door_lock' }),
+    expect.objectContaining({ device_id: 'sim-home-front-door-lock', device_type: 'door_lock' }),
   );
   await gateway.stop();
 });
