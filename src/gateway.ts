@@ -643,9 +643,6 @@ async function start(
   } catch (error) {
     log.error({ event: 'ports_unwritten', ports, err: error }, 'ports.json cannot be written');
   }
-  if (!people.users.hasAdmin) {
-    log.info({ event: 'unclaimed' }, 'No administrator yet: iotflow users claim-code, or iotflow users add');
-  }
   return { ports, operations, figures };
 }
 

@@ -42,6 +42,9 @@ async function startGateway({ config, warnings }: LoadedConfig): Promise<number>
   const stop = stopSignal();
   const gateway = await Gateway.open({ config, clock: systemClock(), random: Math.random, log, version });
   log.info({ event: 'gateway_ready', ports: gateway.ports, gatewayId: config.gatewayId, version }, 'Ready');
+  if (gateway.figures().people.users.admins === 0) {
+    log.info({ event: 'unclaimed' }, 'No administrator yet: iotflow users claim-code, or iotflow users add');
+  }
   const systemd = SdNotify.open({
     environment: process.env,
     isHealthy: () => gateway.health().ok,
