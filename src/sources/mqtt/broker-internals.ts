@@ -13,12 +13,17 @@
 //  7. `_parser` emits `packet`; its one listener handles it. `outgoingStream` is asked for right after CONNACK.
 //  8. `_nextBatch` reads on: aedes itself does so only for packets that went through its parser.
 //  9. `_serverKeepAlive`, set before `preConnect` is answered, is told to MQTT 5 clients.
+// 10. Of CONNACK to an MQTT 5 client it cannot be asked to leave "no shared subscriptions" out: it writes the packet
+//     in pieces to `conn.write`, where we put them together and replace it.
+// 11. A SUBSCRIBE may name a filter that aedes refuses (`$share/`) or answers once although it came twice: such a one
+//     goes by another name, which no topic can have; `client.subscriptions[name].func` is its listener.
 
 import assert from 'node:assert/strict';
 import type { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { Aedes, type AedesOptions } from 'aedes';
-import type { Subscription } from './subscription.ts';
+import { generate, parser as mqttParser } from 'mqtt-packet';
+import { type Subscription, sharedFilter } from './subscription.ts';
 
 export interface BrokerPacket {
   /** Absent on wills. */
@@ -73,7 +78,7 @@ export interface BrokerClient {
   _serverKeepAlive?: number;
   will: BrokerPacket | null;
   _will: BrokerPacket | null;
-  subscriptions: Record<string, { readonly qos: number } | undefined>;
+  subscriptions: Record<string, { readonly qos: number; readonly func: Deliver } | undefined>;
   deliver0: Deliver;
   deliverQoS: Deliver;
   readonly _parser: EventEmitter & { parse(bytes: Buffer): void };
@@ -90,7 +95,13 @@ export interface IncomingPacket {
   readonly messageId?: number;
   readonly reasonCode?: number;
   readonly subscriptions?: BrokerSubscription[];
+  readonly unsubscriptions?: string[];
   readonly properties?: Record<string, unknown>;
+}
+
+export interface ConnackPacket {
+  readonly reasonCode: number;
+  properties?: Record<string, unknown>;
 }
 
 export interface ConnectPacket {
@@ -108,6 +119,8 @@ export interface Broker {
   clients: Record<string, BrokerClient | undefined>;
   handle(connection: Duplex): BrokerClient;
   publish(packet: object, client: BrokerClient | null, done: (error?: Error | null) => void): void;
+  subscribe(filter: string, listener: Deliver, done: () => void): void;
+  unsubscribe(filter: string, listener: Deliver, done: () => void): void;
   close(done: () => void): void;
   on(event: string, listener: (...args: unknown[]) => void): unknown;
 }
@@ -174,6 +187,76 @@ export function adoptClient(
   client.waitForDrain = (done) => outflow.waitForDrain(() => done(null, client));
   client.deliver0 = outflow.deliver;
   client.deliverQoS = outflow.deliver;
+}
+
+/**
+ * Gives filters of a SUBSCRIBE or UNSUBSCRIBE names under which aedes takes them, and tells `hooks.authorizeSubscribe`
+ * what the client asked for.
+ */
+export function renameFilters({
+  subscriptions = [],
+  unsubscriptions = [],
+  properties,
+}: IncomingPacket): void {
+  const { subscriptionIdentifier } = properties ?? {};
+  const later = new Set<string>();
+  for (const [at, subscription] of [...subscriptions.entries()].reverse()) {
+    const asked = { ...subscription };
+    if (typeof subscriptionIdentifier === 'number') Object.assign(asked, { subscriptionIdentifier });
+    Object.assign(subscription, forBroker(asked), { asked });
+    // The last of them counts [MQTT-3.8.4-3], each has its answer [MQTT-3.8.4-5].
+    if (later.has(asked.topic)) subscription.topic = `${superseded}${at}`;
+    later.add(asked.topic);
+  }
+  const gone = new Set<string>();
+  for (const [at, filter] of unsubscriptions.entries()) {
+    unsubscriptions[at] = gone.has(filter) ? `${superseded}${at}` : brokerName(filter);
+    gone.add(filter);
+  }
+}
+
+const superseded = '\0superseded/';
+
+/** Takes away what was subscribed to for the sake of its answer alone. */
+export function dropSuperseded(broker: Broker, client: BrokerClient): void {
+  for (const [name, subscription] of Object.entries(client.subscriptions)) {
+    if (subscription === undefined || !name.startsWith(superseded)) continue;
+    delete client.subscriptions[name];
+    broker.unsubscribe(name, subscription.func, () => {});
+  }
+}
+
+/** Shared subscriptions are served by us (shared-subscriptions.ts); aedes holds a filter that no topic matches. */
+function brokerName(filter: string): string {
+  return sharedFilter(filter) === undefined ? filter : `\0${filter}`;
+}
+
+/** The client's filter behind a name that aedes has. */
+export function filterOf(name: string): string {
+  return name.startsWith('\0$') ? name.slice(1) : name;
+}
+
+/**
+ * What aedes is to do with a subscription: hand on every message as it was published. The client's own wishes are
+ * seen to where the messages of all its subscriptions meet.
+ */
+export function forBroker({ topic, qos, rh }: Subscription): BrokerSubscription {
+  return { topic: brokerName(topic), qos, rap: true, nl: false, ...(rh === undefined ? {} : { rh }) };
+}
+
+/** Lets `edit` replace the CONNACK that aedes writes to an MQTT 5 client; nothing else is written ahead of it. */
+export function editConnack(stream: Duplex, edit: (packet: ConnackPacket) => void): void {
+  const write = stream.write;
+  const parser = mqttParser({ protocolVersion: 5 });
+  parser.on('packet', (packet) => {
+    stream.write = write;
+    edit(packet as unknown as ConnackPacket);
+    stream.write(generate(packet, { protocolVersion: 5 }));
+  });
+  stream.write = ((piece: Buffer | string) => {
+    parser.parse(Buffer.from(piece as string));
+    return true;
+  }) as typeof stream.write;
 }
 
 /** Shows every packet to `inspect` before aedes handles it; one that is not to be handled is kept from it. */

@@ -10,8 +10,9 @@ import type { Connection } from './connection.ts';
 import type { MqttLimits } from './limits.ts';
 import { encodePublishHead } from './publish-codec.ts';
 import type { QueuedMessage, Session, Sessions } from './sessions.ts';
+import { sharedMessage } from './shared-subscriptions.ts';
 import type { StoredMessage } from './stored-message.ts';
-import { type Wanted, wantedBy } from './subscription.ts';
+import { type Subscription, type Wanted, wantedBy } from './subscription.ts';
 
 export interface DeliveryCounts {
   droppedQos0: number;
@@ -65,7 +66,8 @@ const wantedMax = 256;
 export class Delivery {
   readonly #options: DeliveryOptions;
   readonly #ready: QueuedMessage[] = [];
-  readonly #inFlight = new Set<number>();
+  /** By packet id; the message where another client may have to get it. */
+  readonly #inFlight = new Map<number, StoredMessage | undefined>();
   readonly #held = new Map<QueuedMessage, () => void>();
   readonly #aliases = new Map<string, number>();
   readonly #wanted = new Map<string, Wanted | undefined>();
@@ -97,12 +99,26 @@ export class Delivery {
 
   /** The connection is over. */
   stop(): void {
+    if (!this.#started) return;
     this.#started = false;
     if (this.#session?.onReady === this.#join) this.#session.onReady = undefined;
     for (const done of this.#held.values()) setImmediate(done);
     this.#held.clear();
+    this.#handOn();
     this.#inFlight.clear();
     this.#ready.length = 0;
+  }
+
+  get isOpen(): boolean {
+    const { connection } = this.#options;
+    return this.#started && connection.account !== undefined && !connection.client.closed;
+  }
+
+  /** Whether what is offered now goes out at once. */
+  get isReady(): boolean {
+    return (
+      this.isOpen && this.#ready.length === 0 && this.#hasWindow() && !this.#options.connection.outflow.isFull
+    );
   }
 
   /** Its subscriptions changed. */
@@ -129,35 +145,43 @@ export class Delivery {
       this.#relieved(done);
       return;
     }
-    if (isRetained) this.#deliverRetained(packet, wanted, done);
-    else this.#offer(packet, wanted, done);
-  }
-
-  /** Sends a message that is in no queue, as `wanted` asks. */
-  #offer(packet: BrokerPacket, wanted: Wanted, done: () => void): void {
-    const { sessions, connection, counts } = this.#options;
-    const qos = Math.min(packet.qos, wanted.qos) as BrokerPacket['qos'];
-    const message: StoredMessage = {
+    if (isRetained) {
+      this.#deliverRetained(packet, wanted, done);
+      return;
+    }
+    this.offer({
       topic: packet.topic,
       payload: packet.payload,
-      qos,
+      qos: Math.min(packet.qos, wanted.qos) as BrokerPacket['qos'],
       retain: packet.retain && wanted.retainAsPublished,
       properties: packet.properties,
-      messageExpiry: sessions.expiryOf(packet),
+      messageExpiry: this.#options.sessions.expiryOf(packet),
       identifiers: wanted.identifiers,
-    };
-    if (qos > 0) {
-      this.#join(unqueued(message));
-      this.#relieved(done);
-      return;
-    }
-    if (connection.outflow.isFull) {
-      counts.droppedQos0 += 1;
-      setImmediate(done);
-      return;
-    }
-    this.#write(message, 0, 0, false);
+    });
     this.#relieved(done);
+  }
+
+  /** A message that fell to this client of all that share the subscription. */
+  deliverShared(packet: BrokerPacket, subscription: Subscription, done: () => void): void {
+    const messageExpiry = this.#options.sessions.expiryOf(packet);
+    this.offer(sharedMessage({ ...packet, messageExpiry }, subscription));
+    this.#relieved(done);
+  }
+
+  /** Sends a message that is in no queue. */
+  offer(message: StoredMessage): void {
+    const { connection, counts } = this.#options;
+    if (message.qos > 0) this.#join(unqueued(message));
+    else if (connection.outflow.isFull) counts.droppedQos0 += 1;
+    else this.#write(message, 0, 0, false);
+  }
+
+  /** What was shared and has no session to wait in goes to another member; QoS 2 that was sent does not. */
+  #handOn(): void {
+    const { sessions, connection } = this.#options;
+    const unsent = this.#ready.filter(isShared).map(({ message }) => message);
+    const left = [...this.#inFlight.values(), ...unsent].filter((message) => message !== undefined);
+    if (left.length > 0) setImmediate(() => sessions.handOn(left, connection.client.id));
   }
 
   /** PUBACK or PUBCOMP came, or a PUBREC that refuses. */
@@ -175,7 +199,7 @@ export class Delivery {
     if (!this.#started || connection.client.closed || !hasRoom) return 'busy';
     const messageId = message.qos === 0 ? 0 : this.#freeId();
     if (!this.#write(message, message.qos, messageId, false)) return 'too-large';
-    if (messageId !== 0) this.#inFlight.add(messageId);
+    if (messageId !== 0) this.#inFlight.set(messageId, undefined);
     return messageId;
   }
 
@@ -263,7 +287,7 @@ export class Delivery {
       return;
     }
     const messageId = isAgain ? entry.messageId : this.#freeId();
-    this.#inFlight.add(messageId);
+    this.#inFlight.set(messageId, isShared(entry) && entry.qos === 1 ? detached(entry).message : undefined);
     if (entry.released) {
       connection.write(Buffer.from([0x62, 2, messageId >> 8, messageId & 0xff]));
       return;
@@ -371,6 +395,11 @@ export class Delivery {
       counts.droppedWaiting += 1;
     }
   }
+}
+
+/** Shared, and in no session's queue. */
+function isShared({ seq, message }: QueuedMessage): boolean {
+  return seq === 0 && message.share !== undefined;
 }
 
 /** What waits does not hold on to the chunk its payload came with. */

@@ -5,7 +5,7 @@
 import type { Delivery, Downlink, OutgoingCommand } from '../../model/command.ts';
 import type { Broker, BrokerClient } from './broker-internals.ts';
 import type { Connection } from './connection.ts';
-import { type Wanted, wantedBy } from './subscription.ts';
+import { sharedBy, type Wanted, wantedBy } from './subscription.ts';
 
 export interface MqttDownlinkOptions {
   /** First levels of every topic. */
@@ -87,7 +87,8 @@ export class MqttDownlink implements Downlink {
     for (const connection of this.#options.connections()) {
       const { account, client, subscriptions } = connection;
       if (account?.deviceId !== deviceId || !client.connected || client.closed) continue;
-      const wanted = wantedBy(subscriptions.values(), topic, false);
+      const wanted =
+        wantedBy(subscriptions.values(), topic, false) ?? sharedBy(subscriptions.values(), topic);
       if (wanted !== undefined) found = { connection, wanted };
     }
     return found;

@@ -22,10 +22,14 @@ import {
   type BrokerHooks,
   type BrokerPacket,
   type ConnectPacket,
+  dropSuperseded,
+  editConnack,
+  filterOf,
   type IncomingPacket,
   inspectPackets,
   inspectReads,
   openBroker,
+  renameFilters,
 } from './broker-internals.ts';
 import { type Connection, incomingOf, newConnection } from './connection.ts';
 import { capacityOf, Delivery } from './delivery.ts';
@@ -37,10 +41,12 @@ import { type Listeners, openListeners, type Ports } from './listeners.ts';
 import { openLocalCa } from './local-ca.ts';
 import { Outflow } from './outflow.ts';
 import { type Offence, offenceReasonCodes, PacketGuard } from './packet-guard.ts';
-import { brokerPersistence, forBroker, placeholderFilter } from './persistence.ts';
+import { brokerPersistence, placeholderFilter } from './persistence.ts';
 import type { SessionLog } from './session-log.ts';
 import { type RestoredWill, Sessions } from './sessions.ts';
+import type { Connected } from './shared-subscriptions.ts';
 import type { StoredMessage } from './stored-message.ts';
+import { sharedFilter } from './subscription.ts';
 
 export interface MqttListen {
   /** Address of the plain ports; without `lanPlaintext` they listen on the loopback alone. */
@@ -240,6 +246,7 @@ export class MqttSource {
       ready: (client) => {
         const { delivery, session, capacity } = this.#connection(client);
         delivery?.start(session, capacity);
+        this.#sessions.shared.changed();
       },
       putWill: (client, will) => this.#keepWill(client, will),
       incoming: (client) => incomingOf(this.#connection(client)),
@@ -250,6 +257,13 @@ export class MqttSource {
     this.#broker = broker;
     this.#intake.attach(broker);
     this.downlink.attach(broker);
+    this.#sessions.shared.connected = () => this.#connectedClients();
+    // All of them: which are shared changes with every subscription, the order of messages does not.
+    broker.subscribe(
+      '#',
+      (packet, done) => this.#deliverShared(packet, done),
+      () => {},
+    );
     broker.on('error', (error) => {
       this.#counts.brokerErrors += 1;
       log.error({ event: 'mqtt-broker-error', err: error });
@@ -259,10 +273,12 @@ export class MqttSource {
       // aedes destroys the connection right after this.
       if (version === 5 && connected) conn.write(disconnectBytes(keepAliveTimeout));
     });
+    broker.on('subscribe', (_subscriptions, client) => dropSuperseded(broker, client as BrokerClient));
     broker.on('unsubscribe', (filters, client) => {
       const connection = this.#connections.get(client as BrokerClient);
-      for (const filter of filters as string[]) connection?.subscriptions.delete(filter);
+      for (const filter of filters as string[]) connection?.subscriptions.delete(filterOf(filter));
       connection?.delivery?.forgetWanted();
+      this.#sessions.shared.changed();
     });
     credentials.onRevoked(({ deviceId, status }) => {
       this.#revoke(deviceId);
@@ -306,16 +322,18 @@ export class MqttSource {
       },
       authorizePublish: (client, packet, done) => this.#authorizePublish(client, packet, done),
       authorizeSubscribe: (client, subscription, answer) => {
-        const { topic } = subscription;
+        const { asked = subscription } = subscription;
+        const { topic } = asked;
         const connection = this.#connections.get(client);
         // Counted here, not by aedes' list: all filters of a SUBSCRIBE are asked for before the first one is listed.
         const fits =
           connection !== undefined &&
           (connection.subscriptions.has(topic) ||
             connection.subscriptions.size < this.#limits.subscriptionsPerClient);
-        if (fits && this.#mayRead(connection.account, topic)) {
-          connection.subscriptions.set(topic, subscription.asked ?? subscription);
+        if (fits && this.#mayRead(connection.account, sharedFilter(topic) ?? topic)) {
+          connection.subscriptions.set(topic, asked);
           connection.delivery?.forgetWanted();
+          this.#sessions.shared.changed();
           this.#wanted.clear();
           answer(null, subscription);
           return;
@@ -378,6 +396,7 @@ export class MqttSource {
     this.#connections.delete(client);
     connection.delivery?.stop();
     this.downlink.disconnected(client);
+    this.#sessions.shared.changed();
     if (session !== undefined) {
       // A DISCONNECT may have changed it [MQTT 5, 3.14.2.2.2].
       if (client.version === 5) this.#sessions.setExpiry(session, client.sessionExpiryInterval);
@@ -423,6 +442,11 @@ export class MqttSource {
       client._serverKeepAlive = keepaliveS;
     }
     this.#connection(client).capacity = capacityOf(packet.properties);
+    if (packet.protocolVersion === 5) {
+      editConnack(client.conn, ({ properties }) => {
+        delete properties?.sharedSubscriptionAvailable;
+      });
+    }
     answer(null, true);
   }
 
@@ -544,10 +568,27 @@ export class MqttSource {
   #isWanted(topic: string): boolean {
     const known = this.#wanted.get(topic);
     if (known !== undefined) return known;
-    const isWanted = this.#sessions.subscribers(topic).length > 0 || this.#isSubscribed(topic);
+    const isWanted =
+      this.#sessions.subscribers(topic).length > 0 ||
+      this.#sessions.shared.matching(topic).length > 0 ||
+      this.#isSubscribed(topic);
     if (this.#wanted.size >= wantedMax) this.#wanted.clear();
     this.#wanted.set(topic, isWanted);
     return isWanted;
+  }
+
+  *#connectedClients(): Generator<Connected> {
+    for (const { client, session, delivery, subscriptions } of this.#connections.values())
+      yield { clientId: client.id, session, delivery, subscriptions };
+  }
+
+  #deliverShared(packet: BrokerPacket, done: () => void): void {
+    if (packet.topic.startsWith('$')) {
+      done();
+      return;
+    }
+    const shares = packet.qos === 0 ? [] : this.#sessions.sharesOf(packet.payload);
+    this.#sessions.shared.deliver(packet, shares, done);
   }
 
   #isSubscribed(topic: string): boolean {
@@ -601,13 +642,8 @@ export class MqttSource {
     { client, delivery }: Connection,
     { cmd, messageId = 0, reasonCode = 0, ...packet }: IncomingPacket,
   ): boolean {
-    if (cmd === 'subscribe') {
-      const subscriptionIdentifier = packet.properties?.subscriptionIdentifier;
-      for (const subscription of packet.subscriptions ?? []) {
-        const asked = { ...subscription };
-        if (typeof subscriptionIdentifier === 'number') Object.assign(asked, { subscriptionIdentifier });
-        Object.assign(subscription, forBroker(asked), { asked });
-      }
+    if (cmd === 'subscribe' || cmd === 'unsubscribe') {
+      renameFilters({ cmd, ...packet });
       return true;
     }
     const isOver = cmd === 'puback' || cmd === 'pubcomp' || (cmd === 'pubrec' && reasonCode >= failed);

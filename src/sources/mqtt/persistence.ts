@@ -1,7 +1,13 @@
 // The interface aedes wants of a persistence, on top of `Sessions`. Thin: what is promised is promised there.
 
 import { Readable } from 'node:stream';
-import type { BrokerClient, BrokerPacket, BrokerSubscription } from './broker-internals.ts';
+import {
+  type BrokerClient,
+  type BrokerPacket,
+  type BrokerSubscription,
+  filterOf,
+  forBroker,
+} from './broker-internals.ts';
 import type { Sessions } from './sessions.ts';
 import type { StoredMessage } from './stored-message.ts';
 import type { Subscription } from './subscription.ts';
@@ -48,12 +54,12 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
       const session = sessions.find(client.id);
       if (session === undefined) return;
       // aedes passes the whole SUBSCRIBE, the filters it was told to refuse included.
-      const granted = subscriptions.flatMap(({ topic }) => hooks.granted(client, topic) ?? []);
+      const granted = subscriptions.flatMap(({ topic }) => hooks.granted(client, filterOf(topic)) ?? []);
       await sessions.subscribe(session, granted);
     },
     async removeSubscriptions(client: ClientRef, topics: string[]): Promise<void> {
       const session = sessions.find(client.id);
-      if (session !== undefined) await sessions.unsubscribe(session, topics);
+      if (session !== undefined) await sessions.unsubscribe(session, topics.map(filterOf));
     },
     async subscriptionsByClient(client: ClientRef): Promise<Subscription[]> {
       const session = sessions.find(client.id);
@@ -163,12 +169,4 @@ function packetFields(sessions: Sessions, message: StoredMessage) {
     ...(message.properties === undefined ? {} : { properties: message.properties }),
     ...(messageExpiry === undefined ? {} : { messageExpiry }),
   };
-}
-
-/**
- * What aedes is to do with a subscription: hand on every message as it was published. The client's own wishes are
- * seen to where the messages of all its subscriptions meet.
- */
-export function forBroker({ topic, qos, rh }: Subscription): BrokerSubscription {
-  return { topic, qos, rap: true, nl: false, ...(rh === undefined ? {} : { rh }) };
 }

@@ -13,6 +13,7 @@ import type { Clock } from '../../platform/clock.ts';
 import { type Account, homeAssistantPrefix } from './access.ts';
 import type { MqttLimits } from './limits.ts';
 import type { LogWrite, SessionLog } from './session-log.ts';
+import { type Share, SharedSubscriptions, sharedMessage } from './shared-subscriptions.ts';
 import {
   decodeStoredMessage,
   encodeStoredMessage,
@@ -71,6 +72,7 @@ export interface RestoredWill {
 export interface Prepared {
   readonly writes: LogWrite[];
   readonly queued: (readonly [Session, QueuedMessage])[];
+  readonly shares: Share[];
   retained: boolean;
 }
 
@@ -112,6 +114,7 @@ export class Sessions {
   readonly #willNumbers = new Map<string, number>();
   readonly #prepared = new WeakMap<Buffer, Prepared>();
   readonly #matches = new Map<string, readonly Match[]>();
+  readonly shared = new SharedSubscriptions(() => this.#sessions.values());
   #nextNumber = 1;
   #nextSeq = 1;
   #queueBytes = 0;
@@ -282,7 +285,7 @@ export class Sessions {
       await session.subscriptionsWritten;
       return;
     }
-    this.#matches.clear();
+    this.#subscriptionsChanged();
     const written = this.#log.write(writes);
     session.subscriptionsWritten = written;
     try {
@@ -293,7 +296,7 @@ export class Sessions {
         if (known === undefined) session.subscriptions.delete(topic);
         else session.subscriptions.set(topic, known);
       }
-      this.#matches.clear();
+      this.#subscriptionsChanged();
       if (session.subscriptionsWritten === written) session.subscriptionsWritten = Promise.resolve();
       throw error;
     }
@@ -305,7 +308,12 @@ export class Sessions {
     const number = session.number.toString(36);
     await this.#log.write(gone.map((topic) => ({ key: `mqtt/sub/${number}/${topic}`, value: undefined })));
     for (const topic of gone) session.subscriptions.delete(topic);
+    this.#subscriptionsChanged();
+  }
+
+  #subscriptionsChanged(): void {
     this.#matches.clear();
+    this.shared.changed();
   }
 
   /** Clients with a session that subscribed to the topic with QoS 1 or 2. */
@@ -330,9 +338,11 @@ export class Sessions {
    * by that, `link` and `retain` know it again.
    */
   prepare(publish: Publish, clientId?: string): Prepared | undefined {
-    const matches = publish.qos > 0 && !publish.topic.startsWith('$') ? this.subscribers(publish.topic) : [];
-    if (matches.length === 0 && !publish.retain) return undefined;
-    const prepared: Prepared = { writes: [], queued: [], retained: false };
+    const isQueueable = publish.qos > 0 && !publish.topic.startsWith('$');
+    const matches = isQueueable ? this.subscribers(publish.topic) : [];
+    const groups = isQueueable ? this.shared.matching(publish.topic) : [];
+    if (matches.length === 0 && groups.length === 0 && !publish.retain) return undefined;
+    const prepared: Prepared = { writes: [], queued: [], shares: [], retained: false };
     const messageExpiry = this.expiryOf(publish);
     for (const match of matches) {
       const { session } = match;
@@ -346,6 +356,15 @@ export class Sessions {
       if (entry === undefined) continue;
       prepared.queued.push([session, entry.queued]);
       prepared.writes.push(entry.write);
+    }
+    for (const group of groups) {
+      const member = this.shared.choose(group, publish.qos);
+      if (member === undefined) continue;
+      const { session, subscription } = member;
+      const message = sharedMessage({ ...publish, messageExpiry }, subscription);
+      const entry = session === undefined || message.qos === 0 ? undefined : this.#queue(session, message);
+      prepared.shares.push({ topic: group.topic, member, queued: entry?.queued });
+      if (entry !== undefined) prepared.writes.push(entry.write);
     }
     if (publish.retain) {
       const { topic, payload, qos, retain, properties } = publish;
@@ -376,7 +395,7 @@ export class Sessions {
 
   /** The publish failed for good: nobody was promised anything. */
   discard(prepared: Prepared): void {
-    for (const [session, queued] of prepared.queued) this.drop(session, queued);
+    for (const [session, queued] of queuedOf(prepared)) this.drop(session, queued);
   }
 
   /** The broker is about to deliver the publish. */
@@ -387,7 +406,7 @@ export class Sessions {
       if (prepared === undefined) return;
       this.#log.writeLazily(prepared.writes);
     }
-    for (const [session, queued] of prepared.queued) {
+    for (const [session, queued] of queuedOf(prepared)) {
       if (!session.queue.has(queued.seq)) continue;
       queued.linked = true;
       session.onReady?.(queued);
@@ -397,6 +416,24 @@ export class Sessions {
   /** Whether the session's queue took the publish, which it is then delivered from. */
   wasQueued(session: Session, payload: Buffer): boolean {
     return this.#prepared.get(payload)?.queued.some(([owner]) => owner === session) === true;
+  }
+
+  /** Who was chosen for a publish among those who share it. */
+  sharesOf(payload: Buffer): readonly Share[] {
+    return this.#prepared.get(payload)?.shares ?? [];
+  }
+
+  /** Gives what a member of a shared subscription left unacknowledged to another one. */
+  handOn(messages: readonly StoredMessage[], predecessor: string): void {
+    for (const message of messages) {
+      const member = this.shared.successor(message, predecessor);
+      if (member === undefined) continue;
+      const { session, subscription, delivery } = member;
+      const own = sharedMessage(message, subscription);
+      const queued = session === undefined || own.qos === 0 ? undefined : this.queueFor(session, own);
+      if (queued !== undefined) session?.onReady?.(queued);
+      else delivery?.offer(own);
+    }
   }
 
   /** Retains a publish that the broker is delivering; most were prepared. */
@@ -535,6 +572,17 @@ export class Sessions {
       if (queued.qos === 2) keys.push(outKey(session, queued));
     }
     for (const id of session.incoming) keys.push(`mqtt/incoming/${number}/${id.toString(36)}`);
+    // [MQTT-4.8.2-5]: QoS 2 that was sent is for nobody else.
+    const shared = [...session.queue.values()].filter(
+      ({ message, qos, messageId }) => message.share !== undefined && (qos === 1 || messageId === 0),
+    );
+    if (shared.length > 0)
+      setImmediate(() =>
+        this.handOn(
+          shared.map(({ message }) => message),
+          session.clientId,
+        ),
+      );
     this.#queueBytes -= session.queueBytes;
     this.#queueMessages -= session.queue.size;
     session.queue.clear();
@@ -543,7 +591,7 @@ export class Sessions {
     session.incoming.clear();
     session.subscriptions.clear();
     this.#sessions.delete(session.clientId);
-    this.#matches.clear();
+    this.#subscriptionsChanged();
     return keys.map((key) => ({ key, value: undefined }));
   }
 
@@ -763,6 +811,7 @@ export class Sessions {
     for (const subscription of session.subscriptions.values()) {
       if (matchesFilter(subscription.topic, message.topic)) qos = Math.max(qos, subscription.qos);
     }
+    if (message.share !== undefined) qos = message.qos;
     const queued = this.#enqueue(session, seq, message, Math.min(message.qos, qos || 1), value.length);
     if (queued === undefined) return false;
     queued.linked = true;
@@ -815,6 +864,13 @@ function storedMessage(publish: Publish, retain: boolean): StoredMessage {
 
 function isOwn({ epoch }: { readonly epoch: number }, account: Account | undefined): boolean {
   return account !== undefined && epoch === (account.epoch ?? 0);
+}
+
+function queuedOf({ queued, shares }: Prepared): (readonly [Session, QueuedMessage])[] {
+  const shared = shares.flatMap(({ member, queued: own }) =>
+    member.session === undefined || own === undefined ? [] : [[member.session, own] as const],
+  );
+  return shared.length === 0 ? queued : [...queued, ...shared];
 }
 
 function sameSubscription(a: Subscription, b: Subscription): boolean {

@@ -14,6 +14,8 @@ export interface StoredMessage {
   readonly messageExpiry?: number | undefined;
   /** Of the subscriptions it was queued for [MQTT-3.3.4-3, -4]. */
   readonly identifiers?: readonly number[] | undefined;
+  /** The shared subscription it was given for. */
+  readonly share?: string | undefined;
 }
 
 const version = 1;
@@ -58,30 +60,32 @@ export function decodeStoredMessage(bytes: Buffer): StoredMessage | undefined {
 }
 
 function encodeExtra(message: StoredMessage): Buffer | undefined {
-  const { properties, messageExpiry } = message;
+  const { properties, messageExpiry, share } = message;
   const identifiers = message.identifiers?.length === 0 ? undefined : message.identifiers;
-  if (properties === undefined && messageExpiry === undefined && identifiers === undefined) return undefined;
+  const extra = { properties, messageExpiry, identifiers, share };
+  if (Object.values(extra).every((value) => value === undefined)) return undefined;
   // Correlation data is a buffer, which JSON knows.
-  return Buffer.from(JSON.stringify({ properties, messageExpiry, identifiers }));
+  return Buffer.from(JSON.stringify(extra));
 }
 
-type Extra = Pick<StoredMessage, 'properties' | 'messageExpiry' | 'identifiers'>;
+type Extra = Pick<StoredMessage, 'properties' | 'messageExpiry' | 'identifiers' | 'share'>;
 
 function decodeExtra(text: string): Extra | undefined {
   const extra = parseRecord(text);
   if (extra === undefined) return undefined;
-  const { properties, messageExpiry } = extra;
+  const { properties, messageExpiry, share } = extra;
   if (messageExpiry !== undefined && typeof messageExpiry !== 'number') return undefined;
+  if (share !== undefined && typeof share !== 'string') return undefined;
   const identifiers = extra.identifiers === undefined ? {} : identifiersOf(extra.identifiers);
   if (identifiers === undefined) return undefined;
-  if (properties === undefined) return { messageExpiry, ...identifiers };
+  if (properties === undefined) return { messageExpiry, share, ...identifiers };
   if (!isRecord(properties)) return undefined;
   const revived: Record<string, unknown> = { ...properties };
   const correlation = properties.correlationData;
   if (isRecord(correlation) && Array.isArray(correlation.data)) {
     revived.correlationData = Buffer.from(correlation.data as number[]);
   }
-  return { properties: revived, messageExpiry, ...identifiers };
+  return { properties: revived, messageExpiry, share, ...identifiers };
 }
 
 function identifiersOf(value: unknown): { identifiers: number[] } | undefined {

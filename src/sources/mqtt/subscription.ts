@@ -19,6 +19,18 @@ export interface Wanted {
   readonly identifiers: readonly number[];
 }
 
+/** What the first shared subscription asks for that matches; undefined when there is none. */
+export function sharedBy(subscriptions: Iterable<Subscription>, topic: string): Wanted | undefined {
+  for (const subscription of subscriptions) {
+    const filter = sharedFilter(subscription.topic);
+    if (filter === undefined || !matchesFilter(filter, topic)) continue;
+    const { qos, rap, subscriptionIdentifier } = subscription;
+    const identifiers = subscriptionIdentifier === undefined ? [] : [subscriptionIdentifier];
+    return { qos, retainAsPublished: rap === true, identifiers };
+  }
+  return undefined;
+}
+
 /** Undefined when no subscription asks for the message; `isOwn`: the client published it itself. */
 export function wantedBy(
   subscriptions: Iterable<Subscription>,
@@ -38,4 +50,13 @@ export function wantedBy(
     identifiers.push(subscription.subscriptionIdentifier);
   }
   return qos < 0 ? undefined : { qos, retainAsPublished, identifiers: identifiers ?? [] };
+}
+
+const sharedPrefix = '$share/';
+
+/** The filter within `$share/{group}/{filter}`; undefined for a subscription that is not shared. */
+export function sharedFilter(topic: string): string | undefined {
+  if (!topic.startsWith(sharedPrefix)) return undefined;
+  const nameEnd = topic.indexOf('/', sharedPrefix.length);
+  return nameEnd <= sharedPrefix.length ? '' : topic.slice(nameEnd + 1);
 }
