@@ -43,11 +43,12 @@ import {
   journalOptions,
   sessionOptions,
 } from './config/stage-options.ts';
-import { Forwarder } from './forwarder/forwarder.ts';
+import { Forwarder, type ForwarderStats } from './forwarder/forwarder.ts';
 import { RemoteClock } from './forwarder/remote-clock.ts';
 import { LearntTypes } from './forwarder/server-types.ts';
 import { History } from './history/history.ts';
 import { operations as historyOperations } from './history/operations.ts';
+import { wholeHistory } from './history/whole-history.ts';
 import { Ingest } from './ingest/ingest.ts';
 import { operations as fieldTypeOperations } from './ingest/operations.ts';
 import type { SubmittedPoint } from './ingest/submission.ts';
@@ -78,6 +79,8 @@ import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-bas
 import { fileWitness } from './platform/witness.ts';
 import { noticed, openRegistry } from './registry/open.ts';
 import { operations as deviceOperations, pairingOperations } from './registry/operations.ts';
+import { influxHistory } from './remote/influx-history.ts';
+import { InfluxQuery } from './remote/influx-query.ts';
 import { Rules } from './rules/engine.ts';
 import { silenceRule } from './rules/silence.ts';
 import { wetRule } from './rules/wet.ts';
@@ -459,6 +462,25 @@ async function start(
   });
   onClose('forwarder', () => forwarder.close({ deadlineMs: stageDeadlineMs / 2 }));
 
+  const remoteQuery =
+    target &&
+    InfluxQuery.open(target, {
+      timeoutMs: influx.timeoutMs,
+      monotonicMs: () => clock.monotonicMs(),
+      // What a bridge cannot reach says nothing about InfluxDB.
+      outage: () => (bridge ? undefined : outageOf(forwarder.stats())),
+    });
+  if (remoteQuery) onClose('remote-query', async () => remoteQuery.close());
+  const wallMs = () => clock.wallMs();
+  const answering = remoteQuery
+    ? wholeHistory({
+        local: history ?? undefined,
+        remote: influxHistory({ query: remoteQuery, gatewayId: config.gatewayId, wallMs }),
+        wallMs,
+      })
+    : (history ?? undefined);
+  const historyTable = new Map(answering ? historyOperations(answering, clock) : []);
+
   if (influx.url !== undefined && !dates.isKnown) {
     const { url } = influx;
     const remote = RemoteClock.start({ url, clock, observe: (answer) => dates.observeRemote(answer) });
@@ -571,10 +593,11 @@ async function start(
     api: api?.stats(),
     host: host?.stats(),
     history: history === undefined ? undefined : (history?.stats() ?? null),
+    remoteQuery: remoteQuery?.stats(),
   });
   const telemetry = {
     find: (text: string) => registry.find(text),
-    history: new Map(history ? historyOperations(history, clock) : []),
+    history: historyTable,
     submit: (points: readonly SubmittedPoint[]) =>
       ingest.submit(points, { receivedMonotonicMs: clock.monotonicMs() }),
     touch: (deviceId: string) => presence.touch(deviceId),
@@ -617,7 +640,7 @@ async function start(
     ...fieldTypeOperations(ingest),
     ...journalOperations(journal),
     ...backups.operations,
-    ...(history ? historyOperations(history, clock) : []),
+    ...historyTable,
     ...userOperations(people.users, people),
     ...auditOperations(audit),
     ['gateway.status', status],
@@ -683,6 +706,11 @@ function openLed(config: Config, log: Log): Led | null | undefined {
     log.error({ event: 'buzzer_unavailable', err: error }, 'No buzzer: alarms are silent');
     return null;
   }
+}
+
+/** Why nothing reaches InfluxDB just now, as the forwarder knows. */
+function outageOf({ state, reason }: ForwarderStats): string | undefined {
+  return state === 'retrying' ? (reason ?? 'it cannot be reached') : undefined;
 }
 
 /** Undefined where it is switched off. Null when it cannot be opened: the gateway goes on without. */

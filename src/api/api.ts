@@ -257,7 +257,13 @@ export class Api {
       handler: async (request, reply) => {
         const caller = callers.get(request);
         assert(caller !== undefined, 'BUG: a handler runs for a request that was not let in');
-        await send(reply, await this.#answer(route, request, caller));
+        const gone = new AbortController();
+        const onClose = () => gone.abort();
+        reply.raw.on('close', onClose);
+        const answer = await this.#answer(route, request, caller, gone.signal);
+        // The end of an answer is no end of the question.
+        reply.raw.off('close', onClose);
+        await send(reply, answer);
         return reply;
       },
     });
@@ -293,7 +299,7 @@ export class Api {
     return refused === undefined ? { caller } : { refused };
   }
 
-  async #answer(route: Route, request: FastifyRequest, caller: Caller): Promise<Answer> {
+  async #answer(route: Route, request: FastifyRequest, caller: Caller, signal: AbortSignal): Promise<Answer> {
     const input: Record<'params' | 'query' | 'body', unknown> = {
       params: request.params,
       query: request.query,
@@ -316,7 +322,7 @@ export class Api {
       input[part] = checked.value;
     }
     const { headers, ip: address } = request;
-    const asked: RouteRequest = { ...input, caller, address, isSecure: isSecure(request), headers };
+    const asked: RouteRequest = { ...input, caller, address, isSecure: isSecure(request), headers, signal };
     const answer = await route.handle(asked);
     const { audited = {} } = answer;
     if (route.audit !== undefined && answer.status < 400 && audited !== 'nothing') {

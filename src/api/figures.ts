@@ -18,6 +18,7 @@ import type { LevelStoreStats } from '../platform/level-store.ts';
 import type { TimeStats } from '../platform/time-base.ts';
 import type { EnrolmentStats } from '../registry/enrolment.ts';
 import type { RegistryStats } from '../registry/registry.ts';
+import type { InfluxQueryStats } from '../remote/influx-query.ts';
 import type { RulesStats } from '../rules/engine.ts';
 import type { HostHealthStats } from '../sources/host/host-health.ts';
 import type { MqttSource } from '../sources/mqtt/mqtt-source.ts';
@@ -59,6 +60,8 @@ export interface GatewayFigures {
   readonly host: HostHealthStats | undefined;
   /** Undefined where history is switched off; null where it could not be opened. */
   readonly history: HistoryStats | null | undefined;
+  /** Undefined where no InfluxDB is configured. */
+  readonly remoteQuery: InfluxQueryStats | undefined;
 }
 
 type Simple = 'counter' | 'gauge';
@@ -581,6 +584,18 @@ function historyFamilies({ history }: GatewayFigures): MetricFamily[] {
   ];
 }
 
+function remoteFamilies({ remoteQuery }: GatewayFigures): MetricFamily[] {
+  if (remoteQuery === undefined) return [];
+  const { queries, cells, failures, cancelled, inFlight } = remoteQuery;
+  return [
+    counter('remote_queries_total', 'Questions to InfluxDB.', queries),
+    counter('remote_query_values_total', 'Values in its answers.', cells),
+    counter('remote_query_failures_total', 'Questions it did not answer, or not in time.', failures),
+    counter('remote_queries_cancelled_total', 'Questions whose client had gone.', cancelled),
+    gauge('remote_queries_in_flight', 'Questions under way.', inFlight),
+  ];
+}
+
 function peopleFamilies({ audit, people }: GatewayFigures): MetricFamily[] {
   const { users, sessions, lockout, passwords } = people;
   return [
@@ -643,6 +658,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...hostFamilies(figures),
     ...backupFamilies(figures),
     ...historyFamilies(figures),
+    ...remoteFamilies(figures),
     ...peopleFamilies(figures),
   ];
 }

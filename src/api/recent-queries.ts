@@ -1,5 +1,6 @@
-// Questions about a device's telemetry over HTTP, answered from local history, with no internet. Promises: a device
-// hears of itself only; a refusal names the parameter as the client wrote it.
+// Questions about a device's telemetry over HTTP, answered from local history, with no internet; what is older comes
+// from InfluxDB where it can be asked. Promises: a device hears of itself only; a refusal names the parameter as the
+// client wrote it; an answer says where it is from, and what it lacks.
 
 import * as v from 'valibot';
 import { errorCode, GatewayError } from '../platform/errors.ts';
@@ -50,7 +51,27 @@ export interface LatestFields {
   readonly fields: Readonly<Record<string, { readonly value: unknown; readonly time: string }>>;
 }
 
-export interface RangeAnswer {
+/** `missing`: what InfluxDB could not be asked for. */
+interface Told {
+  readonly source: 'local' | 'remote' | 'both';
+  readonly missing?: {
+    readonly from: string;
+    readonly to: string;
+    readonly code: string;
+    readonly reason: string;
+  };
+}
+
+/** The end of every answer. */
+export function toldOf({ source, missing }: Told): Told {
+  return missing === undefined ? { source } : { source, missing };
+}
+
+export interface LatestAnswer extends Told {
+  readonly measurements: readonly LatestFields[];
+}
+
+export interface RangeAnswer extends Told {
   readonly points: readonly {
     readonly time: string;
     readonly measurement: string;
@@ -60,7 +81,7 @@ export interface RangeAnswer {
   readonly next: string | null;
 }
 
-export interface AggregateAnswer {
+export interface AggregateAnswer extends Told {
   readonly windows: readonly {
     readonly time: string;
     readonly measurement: string;
@@ -88,6 +109,7 @@ export async function askHistory<Found>(
   operation: 'latest' | 'range' | 'aggregate',
   deviceId: string,
   args: Readonly<Record<string, readonly [name: string, value: string | undefined]>>,
+  signal: AbortSignal,
 ): Promise<Found> {
   const run = history.get(`history.${operation}`);
   if (run === undefined) {
@@ -98,7 +120,7 @@ export async function askHistory<Found>(
     if (value !== undefined) given[key] = key === 'limit' ? Number(value) : value;
   }
   try {
-    return (await run(given)) as Found;
+    return (await run(given, signal)) as Found;
   } catch (error) {
     if (errorCode(error) !== 'ARGUMENT_INVALID' || !(error instanceof GatewayError)) throw error;
     const key = error.message.slice(0, error.message.indexOf(':'));

@@ -31,6 +31,8 @@ export interface RouteRequest<Params = unknown, Query = unknown, Body = unknown>
   /** Over TLS. */
   readonly isSecure: boolean;
   readonly headers: IncomingHttpHeaders;
+  /** Aborted when the client has gone before it was answered. */
+  readonly signal: AbortSignal;
 }
 
 export interface Answer {

@@ -15,6 +15,7 @@ import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
 import type { StoreWrite } from '../platform/store.ts';
 import { ChunkStore, hourMs, type Level, latestWrite, type StoredChunk } from './chunk-store.ts';
+import { coveredFromMs } from './coverage.ts';
 import { decodeLatest, encodeLatest, type LatestFields } from './latest.ts';
 import {
   type AggregateAnswer,
@@ -71,6 +72,8 @@ export interface HistoryOptions {
 export interface LatestAnswer {
   readonly measurement: string;
   readonly fields: ReadonlyMap<string, { readonly value: FieldValue; readonly timeNs: bigint }>;
+  /** Local history knows nothing of it any more. */
+  readonly isRemote?: true;
 }
 
 export interface HistoryStats {
@@ -195,6 +198,13 @@ export class History {
     const waiting = this.#undated;
     this.#undated = [];
     for (const { deviceId, point } of waiting) this.record([point], deviceId);
+  }
+
+  /** Everything that came since then is here. */
+  get coveredFromNs(): bigint {
+    const buckets = [...this.#store.buckets('raw'), ...this.#store.buckets('thinned')];
+    const fromMs = coveredFromMs(buckets, this.#store.runMs, this.#options.clock.wallMs());
+    return BigInt(Math.max(0, Math.ceil(fromMs))) * 1_000_000n;
   }
 
   /** The newest value of each field of a device, also of one that is silent or was before a restart. */

@@ -11,7 +11,7 @@ import {
   requiredText,
 } from '../platform/arguments.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
-import type { History } from './history.ts';
+import type { Answering, Told } from './answering.ts';
 import { type Order, parseCursor, type Selection } from './query.ts';
 import { type AggregateFunction, aggregateFunctions } from './summary.ts';
 
@@ -113,54 +113,58 @@ const selecting = ['device_id', 'measurement', 'fields', 'from', 'to', 'limit'];
  * `history.range {device_id, measurement?, fields?, from?, to?, limit?, order?, after?}`,
  * `history.aggregate {device_id, measurement?, fields?, from?, to?, limit?, window?, functions?}`.
  */
-export function operations(history: History, clock: { wallMs(): number }): Operations {
-  const latest: Operation = async (args) => {
+export function operations(history: Answering, clock: { wallMs(): number }): Operations {
+  const latest: Operation = async (args, signal) => {
     checkNames(args, ['device_id', 'measurement']);
     const deviceId = requiredText(args, 'device_id');
-    const found = await history.latest(deviceId, optionalText(args, 'measurement'));
+    const found = await history.latest(deviceId, optionalText(args, 'measurement'), signal);
     const measurements = found.map(({ measurement, fields }) => ({
       measurement,
       fields: Object.fromEntries(
         [...fields].map(([name, { value, timeNs }]) => [name, { value, time: timestampText(timeNs) }]),
       ),
     }));
-    return { device_id: deviceId, measurements };
+    const source = found.some(({ isRemote }) => isRemote) ? 'remote' : 'local';
+    return { device_id: deviceId, measurements, source };
   };
-  const range: Operation = async (args) => {
+  const range: Operation = async (args, signal) => {
     checkNames(args, [...selecting, 'order', 'after']);
     const selected = selection(args, clock.wallMs());
     const cursor = after(args);
-    const { rows, next } = await history.range({
+    const query = {
       ...selected,
       limit: optionalWhole(args, 'limit', limits),
       order: order(args),
       ...(cursor === undefined ? {} : { after: cursor }),
-    });
+    };
+    const { rows, next, ...told } = await history.range(query, signal);
     const points = rows.map(({ measurement, timeNs, fields, isThinned }) => ({
       time: timestampText(timeNs),
       measurement,
       fields: Object.fromEntries(fields),
       ...(isThinned ? { thinned: true } : {}),
     }));
-    return { ...described(selected), points, count: points.length, next: next ?? null };
+    return { ...described(selected), points, count: points.length, next: next ?? null, ...shown(told) };
   };
-  const aggregate: Operation = async (args) => {
+  const aggregate: Operation = async (args, signal) => {
     checkNames(args, [...selecting, 'window', 'functions']);
     const selected = selection(args, clock.wallMs());
     const asked = functions(args);
-    const { windows, nextFromNs } = await history.aggregate({
+    const query = {
       ...selected,
       limit: optionalWhole(args, 'limit', limits),
       windowMs: windowMs(args),
       functions: asked,
-    });
-    const shown = windows.map(({ measurement, timeNs, fields }) => ({
+    };
+    const { windows, nextFromNs, ...told } = await history.aggregate(query, signal);
+    const rows = windows.map(({ measurement, timeNs, fields }) => ({
       time: timestampText(timeNs),
       measurement,
       fields: Object.fromEntries([...fields].map(([name, values]) => [name, Object.fromEntries(values)])),
     }));
     const next = nextFromNs === undefined ? null : timestampText(nextFromNs);
-    return { ...described(selected), functions: asked, windows: shown, count: shown.length, next };
+    const count = rows.length;
+    return { ...described(selected), functions: asked, windows: rows, count, next, ...shown(told) };
   };
   return new Map([
     ['history.latest', latest],
@@ -172,4 +176,10 @@ export function operations(history: History, clock: { wallMs(): number }): Opera
 /** The question as it was understood. */
 function described({ deviceId, fromNs, toNs }: Selection): Record<string, string> {
   return { device_id: deviceId, from: timestampText(fromNs), to: timestampText(toNs) };
+}
+
+function shown({ source = 'local', missing }: Told): Record<string, unknown> {
+  if (missing === undefined) return { source };
+  const { fromNs, toNs, code, reason } = missing;
+  return { source, missing: { from: timestampText(fromNs), to: timestampText(toNs), code, reason } };
 }

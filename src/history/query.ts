@@ -242,7 +242,8 @@ function addFields(into: Map<string, FieldValue>, field: FieldColumns, row: numb
   return false;
 }
 
-function cursorOf(row: Row): string {
+/** `after` of the query that goes on behind the row. */
+export function cursorOf(row: Row): string {
   return `${row.timeNs}/${row.measurement}`;
 }
 
@@ -265,6 +266,24 @@ export function resumed(query: RangeQuery): RangeQuery {
   return timeNs + 1n < query.toNs ? { ...query, toNs: timeNs + 1n } : query;
 }
 
+/** Whether earlier answers have shown the row. */
+export function behindCursor({ after, order }: RangeQuery): (row: Row) => boolean {
+  const cursor = after === undefined ? undefined : parseCursor(after);
+  if (cursor === undefined) return () => false;
+  const direction = order === 'oldest-first' ? 1 : -1;
+  return (row) => {
+    if (row.timeNs !== cursor.timeNs) return row.timeNs < cursor.timeNs === (direction === 1);
+    return compareText(row.measurement, cursor.measurement) * direction <= 0;
+  };
+}
+
+/** In the order of an answer: by time, then by measurement. */
+export function compareRows(a: Row, b: Row, order: Order): number {
+  const direction = order === 'oldest-first' ? 1 : -1;
+  if (a.timeNs !== b.timeNs) return a.timeNs < b.timeNs ? -direction : direction;
+  return compareText(a.measurement, b.measurement) * direction;
+}
+
 function compareText(a: string, b: string): number {
   if (a === b) return 0;
   return a < b ? -1 : 1;
@@ -277,14 +296,9 @@ export async function range(
 ): Promise<RangeAnswer> {
   const rows: Row[] = [];
   const direction = query.order === 'oldest-first' ? 1 : -1;
-  const cursor = query.after === undefined ? undefined : parseCursor(query.after);
+  const isBehindUs = behindCursor(query);
   const from = momentOf(query.fromNs);
   const to = momentOf(query.toNs);
-  const isBehindUs = (row: Row): boolean => {
-    if (cursor === undefined) return false;
-    if (row.timeNs !== cursor.timeNs) return row.timeNs < cursor.timeNs === (direction === 1);
-    return compareText(row.measurement, cursor.measurement) * direction <= 0;
-  };
   let visited = 0;
   for await (const { pieces } of hours) {
     const streams = [...byMeasurement(pieces)]

@@ -44,6 +44,11 @@ export interface FakeInfluxOptions {
   readonly refuse?: (line: string) => string | undefined;
   /** Added to every answer, milliseconds. */
   readonly delayMs?: number;
+  /** Answers what else is asked of it, by path. */
+  readonly routes?: ReadonlyMap<
+    string,
+    (request: IncomingMessage, response: ServerResponse) => Promise<void>
+  >;
 }
 
 /** What a write is answered with, instead of being taken. */
@@ -167,6 +172,13 @@ export class FakeInflux {
     if (isOut) this.#cutAll();
   }
 
+  /** Takes points out of what is stored; answers how many. */
+  remove(isGone: (point: FakePoint) => boolean): number {
+    const before = this.#points.size;
+    for (const [key, point] of this.#points) if (isGone(point)) this.#points.delete(key);
+    return before - this.#points.size;
+  }
+
   /** Everything stored, by identity: series and timestamp. */
   points(): Iterable<FakePoint> {
     return this.#points.values();
@@ -213,6 +225,8 @@ export class FakeInflux {
       const health = { name: 'influxdb', message: 'ready for queries and writes', status: 'pass' };
       return reply(response, 200, health);
     }
+    const further = this.#options.routes?.get(url.pathname);
+    if (further !== undefined) return await further(request, response);
     if (url.pathname !== '/api/v2/write' || request.method !== 'POST') {
       return reply(response, 404, { code: 'not found', message: 'path not found' });
     }

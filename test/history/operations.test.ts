@@ -57,6 +57,7 @@ test('answers in JSON, with times people and programs can read', async () => {
         },
       },
     ],
+    source: 'local',
   });
   expect(await call('range', { device_id: 'node-1' })).toEqual({
     device_id: 'node-1',
@@ -68,6 +69,7 @@ test('answers in JSON, with times people and programs can read', async () => {
     ],
     count: 2,
     next: null,
+    source: 'local',
   });
   expect(
     await call('aggregate', {

@@ -7,7 +7,7 @@ import {
   askHistory,
   deviceAsked,
   deviceParams,
-  type LatestFields,
+  type LatestAnswer,
   measurementParameter,
   optionalText,
   paging,
@@ -15,6 +15,7 @@ import {
   type RangeAnswer,
   readers,
   timeForms,
+  toldOf,
 } from '../recent-queries.ts';
 import { refusal } from '../refusal.ts';
 import { type Route, route } from '../route.ts';
@@ -117,16 +118,18 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
         ...paging,
       }),
       answers: { 200: 'Rows; `next` leads on where there are more.' },
-      handle: async ({ params, query, caller }) => {
+      handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
         const { start = '-1h', stop = 'now()' } = query;
-        const { points, next } = await askHistory<RangeAnswer>(history, 'range', device.deviceId, {
+        const asked = {
           from: ['start', start],
           to: ['stop', stop],
           measurement: ['measurement', query.measurement],
           limit: ['limit', query.limit],
           after: ['after', query.after],
-        });
+        } as const;
+        const found = await askHistory<RangeAnswer>(history, 'range', device.deviceId, asked, signal);
+        const { points, next, ...told } = found;
         const rows = points.flatMap(({ time, measurement, fields }) =>
           Object.entries(fields).map(([field, value]) => row(device, { time, measurement, field, value })),
         );
@@ -140,7 +143,7 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
             data_points: rows,
             count: rows.length,
             next,
-            source: 'local',
+            ...toldOf(told),
           },
         };
       },
@@ -154,13 +157,15 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
       params: deviceParams,
       query: v.strictObject({ measurement: measurementParameter }),
       answers: { 200: 'The latest values.', 404: 'There is no such device, or nothing is known of it.' },
-      handle: async ({ params, query, caller }) => {
+      handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
-        const { measurements } = await askHistory<{ measurements: readonly LatestFields[] }>(
+        const asked = { measurement: ['measurement', query.measurement] } as const;
+        const { measurements, ...told } = await askHistory<LatestAnswer>(
           history,
           'latest',
           device.deviceId,
-          { measurement: ['measurement', query.measurement] },
+          asked,
+          signal,
         );
         const rows = measurements.flatMap(({ measurement, fields }) =>
           Object.entries(fields).map(([field, { value, time }]) =>
@@ -177,7 +182,7 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
             measurement: query.measurement ?? null,
             latest_data: rows,
             count: rows.length,
-            source: 'local',
+            ...toldOf(told),
           },
         };
       },

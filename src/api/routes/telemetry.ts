@@ -8,6 +8,7 @@ import {
   askHistory,
   deviceAsked,
   deviceParams,
+  type LatestAnswer,
   type LatestFields,
   measurementParameter,
   optionalText,
@@ -16,6 +17,7 @@ import {
   type RangeAnswer,
   readers,
   timeForms,
+  toldOf,
 } from '../recent-queries.ts';
 import { refusal } from '../refusal.ts';
 import { type Route, route } from '../route.ts';
@@ -80,9 +82,9 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
       params: deviceParams,
       query: v.strictObject({ ...selection, ...paging }),
       answers: { 200: 'Readings; `next` leads on where there are more.' },
-      handle: async ({ params, query, caller }) => {
+      handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
-        const { points, next } = await askHistory<RangeAnswer>(history, 'range', device.deviceId, {
+        const asked = {
           from: ['start_time', query.start_time],
           to: ['stop_time', query.stop_time],
           measurement: ['measurement', query.measurement],
@@ -90,7 +92,9 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
           limit: ['limit', query.limit],
           after: ['after', query.after],
           order: ['order', 'newest-first'],
-        });
+        } as const;
+        const found = await askHistory<RangeAnswer>(history, 'range', device.deviceId, asked, signal);
+        const { points, next, ...told } = found;
         const data = points.map(({ time: timestamp, ...rest }) => ({ timestamp, ...rest }));
         return {
           status: 200,
@@ -102,7 +106,7 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
             data,
             count: data.length,
             next,
-            source: 'local',
+            ...toldOf(told),
           },
         };
       },
@@ -116,13 +120,15 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
       params: deviceParams,
       query: v.strictObject({ measurement: selection.measurement }),
       answers: { 200: 'The latest values.', 404: 'There is no such device, or nothing is known of it.' },
-      handle: async ({ params, query, caller }) => {
+      handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
-        const { measurements } = await askHistory<{ measurements: readonly LatestFields[] }>(
+        const asked = { measurement: ['measurement', query.measurement] } as const;
+        const { measurements, ...told } = await askHistory<LatestAnswer>(
           history,
           'latest',
           device.deviceId,
-          { measurement: ['measurement', query.measurement] },
+          asked,
+          signal,
         );
         const latest = newestOf(measurements);
         if (latest === undefined) {
@@ -137,7 +143,7 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
             latest_data: latest,
             measurements,
             count: measurements.length,
-            source: 'local',
+            ...toldOf(told),
           },
         };
       },
@@ -156,10 +162,10 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
         aggregation: optionalText('some of mean, min, max, sum, count, last with commas between', 'mean'),
       }),
       answers: { 200: 'One row for each window, field and function; windows without readings are left out.' },
-      handle: async ({ params, query, caller }) => {
+      handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
         const { window = '1h', aggregation = 'mean', start_time = '-24h' } = query;
-        const { windows, next } = await askHistory<AggregateAnswer>(history, 'aggregate', device.deviceId, {
+        const asked = {
           from: ['start_time', start_time],
           to: ['stop_time', query.stop_time],
           measurement: ['measurement', query.measurement],
@@ -167,7 +173,9 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
           limit: ['limit', query.limit],
           window: ['window', window],
           functions: ['aggregation', aggregation],
-        });
+        } as const;
+        const found = await askHistory<AggregateAnswer>(history, 'aggregate', device.deviceId, asked, signal);
+        const { windows, next, ...told } = found;
         const data = windows.flatMap(({ time: timestamp, measurement, fields }) =>
           Object.entries(fields).flatMap(([field, values]) =>
             Object.entries(values).map(([name, value]) => ({
@@ -191,7 +199,7 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
             data,
             count: data.length,
             next,
-            source: 'local',
+            ...toldOf(told),
           },
         };
       },

@@ -42,6 +42,7 @@ async function answered(
       address: '127.0.0.1',
       isSecure: false,
       headers: {},
+      signal: new AbortController().signal,
     });
   } catch (error) {
     const code = errorCode(error);
