@@ -1,11 +1,18 @@
-// Many virtual nodes as one: found by a part of their name, counted together, stopped together.
+// Many virtual nodes as one: found by a part of their name, cut off from the network by chance, counted together,
+// stopped together.
 
 import type { NodeFigures, SimulatedNode } from './node.ts';
 import type { FleetDevice } from './presets.ts';
+import type { Random } from './random.ts';
+
+export const transports = ['mqtt', 'http'] as const;
+
+export type Transport = (typeof transports)[number];
 
 export interface Member {
   readonly device: FleetDevice;
   readonly node: SimulatedNode;
+  readonly transport: Transport;
 }
 
 export type FleetFigures = Omit<NodeFigures, 'connected' | 'lastError'> & {
@@ -16,8 +23,13 @@ export type FleetFigures = Omit<NodeFigures, 'connected' | 'lastError'> & {
   readonly lastError: string | undefined;
 };
 
+/** How long a device is cut off, on average. */
+const outageMs = 5_000;
+const outageTickMs = 500;
+
 export class Fleet {
   readonly members: readonly Member[];
+  #outages: NodeJS.Timeout | undefined;
 
   constructor(members: readonly Member[]) {
     this.members = members;
@@ -29,14 +41,30 @@ export class Fleet {
     return exact.length > 0 ? exact : this.members.filter(({ device }) => device.deviceId.includes(name));
   }
 
-  figures(): FleetFigures {
-    const all = this.members.map(({ node }) => node.figures());
+  /** From now on each device is without a network for this share of the time, seconds on end. */
+  cutOffByChance(share: number, random: Random): void {
+    const ends = outageTickMs / outageMs;
+    const begins = share < 1 ? (ends * share) / (1 - share) : 1;
+    const cutOff = new Set<SimulatedNode>();
+    this.#outages = setInterval(() => {
+      for (const { node } of this.members) {
+        const isOut = cutOff.has(node);
+        if (random() >= (isOut ? ends : begins)) continue;
+        node.setCutOff(!isOut);
+        if (isOut) cutOff.delete(node);
+        else cutOff.add(node);
+      }
+    }, outageTickMs);
+  }
+
+  figures(members: readonly Member[] = this.members): FleetFigures {
+    const all = members.map(({ node }) => node.figures());
     const sum = (count: (figures: NodeFigures) => number) =>
       all.reduce((total, one) => total + count(one), 0);
     return {
       devices: all.length,
       connected: sum(({ connected }) => (connected ? 1 : 0)),
-      failed: this.members.filter(({ node }) => node.isFailed).length,
+      failed: members.filter(({ node }) => node.isFailed).length,
       sent: sum(({ sent }) => sent),
       acknowledged: sum(({ acknowledged }) => acknowledged),
       refused: sum(({ refused }) => refused),
@@ -49,12 +77,16 @@ export class Fleet {
     };
   }
 
-  ackLatenciesMs(): number[] {
-    return this.members.flatMap(({ node }) => node.ackLatenciesMs());
+  ackLatenciesMs(members: readonly Member[] = this.members): number[] {
+    return members.flatMap(({ node }) => node.ackLatenciesMs());
   }
 
   /** What is still unacknowledged then gets so long. */
   async stop(drainMs: number): Promise<void> {
+    if (this.#outages !== undefined) {
+      clearInterval(this.#outages);
+      for (const { node } of this.members) node.setCutOff(false);
+    }
     await Promise.all(this.members.map(({ node }) => node.stop(drainMs)));
   }
 }

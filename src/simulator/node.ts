@@ -57,6 +57,7 @@ export class SimulatedNode {
   #heartbeatTimer: NodeJS.Timeout | undefined;
   #isFailed = false;
   #isPaused = false;
+  #isCutOff = false;
   #boot = 0;
   #seq = 0;
   #sent = 0;
@@ -185,7 +186,13 @@ export class SimulatedNode {
     if (isFailed === this.#isFailed) return;
     this.#isFailed = isFailed;
     if (!isFailed) this.#startAnew();
-    this.#link.setReach(!isFailed);
+    this.#link.setReach(!isFailed && !this.#isCutOff);
+  }
+
+  /** No network: it measures on, and delivers when it is back. */
+  setCutOff(isCutOff: boolean): void {
+    this.#isCutOff = isCutOff;
+    this.#link.setReach(!isCutOff && !this.#isFailed);
   }
 
   /** It stays connected and measures nothing. */

@@ -85,3 +85,18 @@ export function fleetDevices(preset: Preset): FleetDevice[] {
     })),
   );
 }
+
+/** As many as wanted: the same places over and over, numbered. */
+export function numbered(devices: readonly FleetDevice[], count: number): FleetDevice[] {
+  return Array.from({ length: Math.ceil(count / devices.length) }, (_, round) =>
+    round === 0
+      ? devices
+      : devices.map((device) => ({
+          ...device,
+          deviceId: `${device.deviceId}-${round + 1}`,
+          name: `${device.name} ${round + 1}`,
+        })),
+  )
+    .flat()
+    .slice(0, count);
+}

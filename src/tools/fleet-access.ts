@@ -1,5 +1,5 @@
 // Where a simulated fleet connects and as whom: what the command line says, or the gateway on this machine, with
-// which it registers by itself.
+// which it registers by itself. An API key is the MQTT password, too.
 
 import { readFileSync } from 'node:fs';
 import { dataPaths } from '../config/paths.ts';
@@ -17,7 +17,9 @@ export interface Login {
 }
 
 export interface Access {
-  readonly url: string;
+  readonly mqttUrl: string;
+  /** Undefined: nothing there speaks HTTP. */
+  readonly httpUrl: string | undefined;
   /** By device id; one without logs in as nobody. */
   readonly logins: ReadonlyMap<string, Login>;
 }
@@ -57,26 +59,26 @@ export function statedAccess(call: Call, devices: readonly FleetDevice[]): Acces
     if (url === undefined) return undefined;
     throw new GatewayError('ARGUMENT_INVALID', '--url: expected --keys, --user or --anonymous with it');
   }
-  const broker = url ?? 'mqtt://127.0.0.1:1883';
-  if (keysFile !== undefined) return { url: broker, logins: keysIn(keysFile, devices) };
-  if (username === undefined) return { url: broker, logins: new Map() };
+  const places = { mqttUrl: url ?? 'mqtt://127.0.0.1:1883', httpUrl: urlOf(call, 'http-url') };
+  if (keysFile !== undefined) return { ...places, logins: keysIn(keysFile, devices) };
+  if (username === undefined) return { ...places, logins: new Map() };
   const password = call.env.IOTFLOW_PASSWORD;
   if (password === undefined) {
     throw new GatewayError('ARGUMENT_INVALID', '--user: expected its password in $IOTFLOW_PASSWORD');
   }
-  return { url: broker, logins: new Map(devices.map(({ deviceId }) => [deviceId, { username, password }])) };
+  return { ...places, logins: new Map(devices.map(({ deviceId }) => [deviceId, { username, password }])) };
 }
 
 /** Registers the devices with the gateway that runs on this machine. */
 export async function localAccess(call: Call, devices: readonly FleetDevice[]): Promise<Access> {
   const { config } = requireConfig(call);
-  let port: unknown;
+  let ports: Readonly<Record<string, unknown>> = {};
   try {
-    port = readJson(dataPaths(config.dataDir).portsFile, 'ports').mqtt;
+    ports = readJson(dataPaths(config.dataDir).portsFile, 'ports');
   } catch {
-    port = undefined;
+    // As without one.
   }
-  if (typeof port !== 'number') {
+  if (typeof ports.mqtt !== 'number') {
     throw new GatewayError(
       'GATEWAY_NOT_RUNNING',
       `no gateway runs with data_dir ${config.dataDir}: start one, or name a broker with --url`,
@@ -95,5 +97,6 @@ export async function localAccess(call: Call, devices: readonly FleetDevice[]): 
     });
     logins.set(deviceId, { username: deviceId, password });
   }
-  return { url: `mqtt://127.0.0.1:${port}`, logins };
+  const httpUrl = typeof ports.http === 'number' ? `http://127.0.0.1:${ports.http}` : undefined;
+  return { mqttUrl: `mqtt://127.0.0.1:${ports.mqtt}`, httpUrl, logins };
 }

@@ -9,13 +9,13 @@ export const controlHelp =
 const intervalMsMax = 86_400_000;
 
 function listed(fleet: Fleet): string {
-  const rows = fleet.members.map(({ device, node }) => {
+  const rows = fleet.members.map(({ device, node, transport }) => {
     const { connected, sent, acknowledged, refused, lost } = node.figures();
     const state = connected ? 'connected' : 'not connected';
     const counts = [sent, acknowledged, refused, lost].map(String);
-    return [device.deviceId, device.type, node.isFailed ? 'failed' : state, ...counts];
+    return [device.deviceId, device.type, transport, node.isFailed ? 'failed' : state, ...counts];
   });
-  return formatTable(['ID', 'TYPE', 'STATE', 'SENT', 'ACKNOWLEDGED', 'REFUSED', 'LOST'], rows);
+  return formatTable(['ID', 'TYPE', 'VIA', 'STATE', 'SENT', 'ACKNOWLEDGED', 'REFUSED', 'LOST'], rows);
 }
 
 const toOne: Readonly<Record<string, (member: Member) => string>> = {

@@ -53,6 +53,42 @@ test('a home registers by itself, its books balance, and a second run finds it a
   await gateway.stop();
 });
 
+test('over MQTT and HTTP, with a network that comes and goes, everything sent is acknowledged and stored once', async () => {
+  const config = writeConfig(await tempFolder(), { host_health: { enabled: false } });
+  const gateway = await startGateway(config);
+  const { code, stdout, stderr } = await simulate(
+    ...[
+      '--preset',
+      'home',
+      '--devices',
+      '20',
+      '--transport',
+      'mixed',
+      '--interval',
+      '100',
+      '--duration',
+      '6',
+    ],
+    ...['--outages', '30%', '--json', '--config', config],
+  );
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+  const { by_transport: by, ...all } = JSON.parse(stdout) as Summary & {
+    readonly by_transport: Record<'mqtt' | 'http', Summary & { readonly reconnects: number }>;
+  };
+  expect(all).toMatchObject({ devices: 20, refused: 0, unacknowledged: 0 });
+  for (const one of [by.mqtt, by.http]) {
+    expect(one).toMatchObject({ devices: 10, refused: 0, unacknowledged: 0 });
+    expect(one.acknowledged).toBeGreaterThan(100);
+  }
+  expect(by.mqtt.reconnects).toBeGreaterThan(0);
+  const lines = (await iotflow('journal', 'export', '--config', config)).split('\n');
+  const readings = lines.filter((line) => /^(water|climate|leak|lock|camera),/.test(line));
+  expect(readings).toHaveLength(all.acknowledged);
+  expect(new Set(readings).size).toBe(all.acknowledged);
+  await gateway.stop();
+});
+
 test('without a gateway and without a broker it says what to do', async () => {
   const config = writeConfig(await tempFolder(), {});
   const { code, stderr } = await simulate('--config', config);

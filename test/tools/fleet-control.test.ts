@@ -45,7 +45,7 @@ function startHome(intervalMs: number) {
       random,
       openLink: () => link,
     });
-    return { device, node };
+    return { device, node, transport: 'mqtt' as const };
   });
   const fleet = new Fleet(members);
   onTestFinished(() => fleet.stop(0));
@@ -66,7 +66,7 @@ test('a device fails and is mended, and list shows it', () => {
   const { fleet } = startHome(3_600_000);
   expect(obeyLine(fleet, 'fail porch')).toBe('sim-home-porch-camera has failed');
   expect(fleet.figures()).toMatchObject({ devices: 9, connected: 8, failed: 1 });
-  expect(obeyLine(fleet, 'list')).toMatch(/sim-home-porch-camera +camera +failed/);
+  expect(obeyLine(fleet, 'list')).toMatch(/sim-home-porch-camera +camera +mqtt +failed/);
   expect(obeyLine(fleet, 'mend porch')).toBe('sim-home-porch-camera is back');
   expect(fleet.figures()).toMatchObject({ connected: 9, failed: 0 });
 });
