@@ -5,6 +5,9 @@
 // forwarder must still find one. Four, the default, are too few.
 process.env.UV_THREADPOOL_SIZE ??= '8';
 
+// What is written is the owner's alone, also by LevelDB, which asks nobody.
+process.umask(0o077);
+
 import { readFileSync } from 'node:fs';
 import type { LoadedConfig } from './config/load.ts';
 import { Gateway } from './gateway.ts';
