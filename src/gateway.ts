@@ -77,7 +77,8 @@ import { copyToMemory, isWritable, readOnlyDisk } from './platform/stand-in.ts';
 import type { Store } from './platform/store.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
 import { fileWitness } from './platform/witness.ts';
-import { noticed, openRegistry } from './registry/open.ts';
+import { ConfigDelivery } from './registry/config-delivery.ts';
+import { noticed, openRegistry, tookReport } from './registry/open.ts';
 import { operations as deviceOperations, pairingOperations } from './registry/operations.ts';
 import { influxHistory } from './remote/influx-history.ts';
 import { InfluxQuery } from './remote/influx-query.ts';
@@ -427,6 +428,13 @@ async function start(
     limits: commandLimits(config),
   });
   onClose('commands', () => commands.close());
+  const { configs } = devices;
+  const configDelivery = await ConfigDelivery.start({
+    registry,
+    configs,
+    outbox: commands,
+    log: stageLog('config'),
+  });
   const forgetDevice = ({
     deviceId,
     status,
@@ -491,6 +499,11 @@ async function start(
   const sink: Sink = (message) => {
     presence.touch(message.deviceId);
     if (message.channel === 'status') presence.said(message.deviceId, message.name);
+    if (message.channel === 'status' && message.name === 'config') {
+      return tookReport(devices, message.deviceId, message.payload).then((isTaken) =>
+        isTaken ? undefined : ingest.take(message),
+      );
+    }
     if (isAcknowledgement(message)) {
       return Promise.all([board.acknowledge(undefined, message.deviceId), ingest.take(message)]).then(
         () => undefined,
@@ -524,8 +537,11 @@ async function start(
       if (kind === 'acknowledge') await board.acknowledge(alarmIdIn(payload), by);
       if (kind === 'silence') board.silence(by);
     },
-    onPresence: (deviceId, isConnected) =>
-      isConnected ? presence.connected(deviceId) : presence.disconnected(deviceId),
+    onPresence: (deviceId, isConnected) => {
+      if (!isConnected) return presence.disconnected(deviceId);
+      presence.connected(deviceId);
+      void configDelivery.reached(deviceId);
+    },
     // As the broker's own: it counts the lifetime of messages by the machine's wall clock, right or wrong.
     clock: parts.clock,
     log: stageLog('mqtt'),

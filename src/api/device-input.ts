@@ -3,9 +3,7 @@
 
 import * as v from 'valibot';
 import { GatewayError } from '../platform/errors.ts';
-import { shownTime } from '../platform/shown-time.ts';
 import type { Device, DeviceFacts } from '../registry/device.ts';
-import type { DeviceConfig } from '../registry/device-configs.ts';
 import type { Registry } from '../registry/registry.ts';
 
 const label = 'text of at most 128 characters';
@@ -93,20 +91,4 @@ export function deviceOf(registry: Pick<Registry, 'find'>, id: string): Device {
   const device = registry.find(id);
   if (device !== undefined) return device;
   throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(id.slice(0, 80))}`);
-}
-
-export function showConfig({ desired, reported }: DeviceConfig) {
-  return {
-    desired: {
-      version: desired.version,
-      config: desired.document,
-      updated_at: shownTime(desired.updatedMs),
-    },
-    reported: {
-      version: reported.version,
-      config: reported.document,
-      desired_version: reported.desiredVersion,
-      updated_at: shownTime(reported.updatedMs),
-    },
-  };
 }

@@ -28,6 +28,24 @@ export interface DeviceConfig {
   readonly reported: ReportedConfig;
 }
 
+/** On its way to the device. */
+export interface SentConfig {
+  readonly id: string;
+  readonly state: string;
+}
+
+export interface SetConfig extends DeviceConfig {
+  /** Undefined where nobody takes it there, the device may not come in, or it has it already. */
+  readonly command: SentConfig | undefined;
+}
+
+/** Takes desired configurations to their devices. */
+export interface ConfigCarrier {
+  send(device: Device, desired: ConfigDocument, actor: string): Promise<SentConfig | undefined>;
+  /** The device has it, from wherever. Must not reject. */
+  settle(device: Device, version: number): Promise<void>;
+}
+
 const nothing: DeviceConfig = {
   desired: { version: 0, document: {}, updatedMs: 0 },
   reported: { version: 0, document: {}, updatedMs: 0, desiredVersion: 0 },
@@ -51,6 +69,7 @@ export interface DeviceConfigsOptions {
 export class DeviceConfigs {
   readonly #options: DeviceConfigsOptions;
   #changing: Promise<unknown> = Promise.resolve();
+  #carrier: ConfigCarrier | undefined;
 
   constructor(options: DeviceConfigsOptions) {
     this.#options = options;
@@ -67,26 +86,59 @@ export class DeviceConfigs {
     }
   }
 
-  /** @throws GatewayError `DEVICE_CONFIG_INVALID`, `STORE_FAILED`. */
-  setDesired(device: Device, document: JsonObject): Promise<DeviceConfig> {
+  /** Devices that have a record, the removed ones among them whose record could not be. */
+  async deviceIds(): Promise<string[]> {
+    const found: string[] = [];
+    // `0` follows `/`.
+    for await (const [key] of this.#options.store.entries({ gte: recordPrefix, lt: 'config0' })) {
+      found.push(key.slice(recordPrefix.length));
+    }
+    return found;
+  }
+
+  /** What is set is taken there from now on. */
+  carriedBy(carrier: ConfigCarrier): void {
+    this.#carrier = carrier;
+  }
+
+  /**
+   * The document is durable when it resolves, and on its way. Where that failed alone, the same again is enough.
+   * @throws GatewayError `DEVICE_CONFIG_INVALID`, `STORE_FAILED`, and as the outbox does.
+   */
+  async setDesired(device: Device, document: JsonObject, actor: string): Promise<SetConfig> {
     checkDocument(document);
-    return this.#change(device, (config) => {
-      const { desired } = config;
-      if (desired.version > 0 && isSame(desired.document, document)) return config;
-      return { ...config, desired: this.#next(desired, document) };
+    const config = await this.#change(device, (before) => {
+      const { desired } = before;
+      if (desired.version > 0 && isSame(desired.document, document)) return before;
+      return { ...before, desired: this.#next(desired, document) };
     });
+    const { desired, reported } = config;
+    const isTaken = desired.version === reported.desiredVersion;
+    const command = isTaken ? undefined : await this.#carrier?.send(device, desired, actor);
+    return { ...config, command };
+  }
+
+  /** The device says so itself. Versions that are not the desired one are of no interest any more. */
+  async takenOver(device: Device, version: number): Promise<DeviceConfig> {
+    const config = await this.#change(device, (before) => {
+      const { desired, reported } = before;
+      if (version !== desired.version || version === reported.desiredVersion) return before;
+      return { ...before, reported: { ...reported, desiredVersion: version } };
+    });
+    return await this.#settled(device, config);
   }
 
   /** @throws GatewayError `DEVICE_CONFIG_INVALID`, `STORE_FAILED`. */
-  report(device: Device, document: JsonObject, desiredVersion?: number): Promise<DeviceConfig> {
+  async report(device: Device, document: JsonObject, desiredVersion?: number): Promise<DeviceConfig> {
     checkDocument(document);
-    return this.#change(device, (config) => {
-      const { reported } = config;
+    const config = await this.#change(device, (before) => {
+      const { reported } = before;
       const taken = desiredVersion ?? reported.desiredVersion;
       const isNews = reported.version === 0 || !isSame(reported.document, document);
-      if (!isNews && taken === reported.desiredVersion) return config;
-      return { ...config, reported: { ...this.#next(reported, document), desiredVersion: taken } };
+      if (!isNews && taken === reported.desiredVersion) return before;
+      return { ...before, reported: { ...this.#next(reported, document), desiredVersion: taken } };
     });
+    return await this.#settled(device, config);
   }
 
   /** What is left is not its successor's even if this fails. */
@@ -94,6 +146,12 @@ export class DeviceConfigs {
     await this.#options.store
       .write([{ key: recordPrefix + deviceId, value: undefined }])
       .catch(() => undefined);
+  }
+
+  async #settled(device: Device, config: DeviceConfig): Promise<DeviceConfig> {
+    const { desired, reported } = config;
+    if (desired.version === reported.desiredVersion) await this.#carrier?.settle(device, desired.version);
+    return config;
   }
 
   #next({ version }: ConfigDocument, document: JsonObject): ConfigDocument {

@@ -1,6 +1,7 @@
 // Opens what the registry consists of, alike for a running gateway and for the commands beside a stopped one.
 
 import type { Clock } from '../platform/clock.ts';
+import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
 import type { Witness } from '../platform/witness.ts';
@@ -11,7 +12,8 @@ import { Enrolment } from './enrolment.ts';
 import type { RegistryParts } from './operations.ts';
 import { Presence } from './presence.ts';
 import { Registry } from './registry.ts';
-import { showDevice } from './shown.ts';
+import { type DeviceReport, readReport, takeReport } from './report.ts';
+import { showConfig, showDevice } from './shown.ts';
 
 export interface RegistryRoomOptions {
   readonly store: Store;
@@ -42,7 +44,8 @@ export async function openRegistry(options: RegistryRoomOptions): Promise<Regist
   });
   const enrolment = await Enrolment.open({ ...options, registry });
   const show = (device: Device) => showDevice(device, presence);
-  return { registry, presence, enrolment, configs, show };
+  const report = (device: Device, said: DeviceReport) => takeReport({ registry, configs }, device, said);
+  return { registry, presence, enrolment, configs, report, show, showConfig };
 }
 
 /** The keys of devices, whose use counts as a sign of life. */
@@ -54,4 +57,25 @@ export function noticed({ registry, presence }: RegistryParts): Pick<Registry, '
       return device;
     },
   };
+}
+
+/**
+ * What a device published to `status/config`. False when it is no report, or one that cannot be taken.
+ * @throws GatewayError `STORE_FAILED`.
+ */
+export async function tookReport(
+  { registry, report }: RegistryParts,
+  deviceId: string,
+  payload: Buffer,
+): Promise<boolean> {
+  const device = registry.get(deviceId);
+  const said = readReport(payload);
+  if (device === undefined || said === undefined) return false;
+  try {
+    await report(device, said);
+    return true;
+  } catch (error) {
+    if (errorCode(error)?.endsWith('_INVALID')) return false;
+    throw error;
+  }
 }

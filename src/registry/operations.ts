@@ -14,11 +14,13 @@ import { GatewayError } from '../platform/errors.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
 import { shownTime } from '../platform/shown-time.ts';
 import type { Device, DeviceFacts } from './device.ts';
-import type { DeviceConfigs } from './device-configs.ts';
+import type { DeviceConfig, DeviceConfigs } from './device-configs.ts';
 import type { Enrolment, EnrolmentToken, Pairing } from './enrolment.ts';
+import type { JsonObject } from './json-object.ts';
 import type { Presence } from './presence.ts';
 import type { DeviceChanges, Registry } from './registry.ts';
-import type { ShownDevice } from './shown.ts';
+import type { DeviceReport, TakenReport } from './report.ts';
+import type { ShownConfig, ShownDevice } from './shown.ts';
 
 const limits = {
   graceMs: { min: 0, max: 30 * 86_400_000, fallback: 0 },
@@ -47,12 +49,13 @@ function factsIn(args: Arguments): Partial<DeviceFacts> {
     const value = optionalText(args, argument, { min: 0, max: 1024 });
     if (value !== undefined) facts[fact] = value;
   }
-  const { metadata } = args;
-  if (metadata === undefined) return facts;
-  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
-    throw invalidArgument('metadata: expected a JSON object');
-  }
-  return { ...facts, metadata: metadata as DeviceFacts['metadata'] };
+  return args.metadata === undefined ? facts : { ...facts, metadata: objectIn(args, 'metadata') };
+}
+
+function objectIn(args: Arguments, name: string): JsonObject {
+  const value = args[name];
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as JsonObject;
+  throw invalidArgument(`${name}: expected a JSON object`);
 }
 
 function statusIn(args: Arguments): Pick<DeviceChanges, 'status'> {
@@ -88,11 +91,18 @@ export interface RegistryParts {
   readonly presence: Presence;
   readonly enrolment: Enrolment;
   readonly configs: DeviceConfigs;
+  readonly report: (device: Device, report: DeviceReport) => Promise<TakenReport>;
   /** As it is shown outside. */
   readonly show: (device: Device) => ShownDevice;
+  readonly showConfig: (config: DeviceConfig) => ShownConfig;
 }
 
-function deviceOperations({ registry, show }: RegistryParts): Readonly<Record<string, Operation>> {
+function deviceOperations({
+  registry,
+  configs,
+  show,
+  showConfig,
+}: RegistryParts): Readonly<Record<string, Operation>> {
   /** By device id or number. */
   const deviceOf = (args: Arguments): Device => {
     const text = requiredText(args, 'device_id');
@@ -137,6 +147,18 @@ function deviceOperations({ registry, show }: RegistryParts): Readonly<Record<st
     'devices.approve': async (args) => {
       checkNames(args, ['device_id']);
       return show(await registry.approve(deviceOf(args).deviceId));
+    },
+    'devices.config': async (args) => {
+      checkNames(args, ['device_id']);
+      const device = deviceOf(args);
+      return { device_id: device.deviceId, ...showConfig(await configs.of(device)) };
+    },
+    'devices.configure': async (args) => {
+      checkNames(args, ['device_id', 'config']);
+      const device = deviceOf(args);
+      const { command, ...both } = await configs.setDesired(device, objectIn(args, 'config'), 'cli');
+      const sent = command === undefined ? null : { command_id: command.id, state: command.state };
+      return { device_id: device.deviceId, ...showConfig(both), command: sent };
     },
     'devices.remove': async (args) => {
       checkNames(args, ['device_id']);

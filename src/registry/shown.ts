@@ -2,6 +2,7 @@
 
 import { shownTime } from '../platform/shown-time.ts';
 import type { Device } from './device.ts';
+import type { DeviceConfig } from './device-configs.ts';
 import type { Moment, Presence } from './presence.ts';
 
 export interface ShownDevice {
@@ -55,5 +56,32 @@ export function showDevice(device: Device, presence: Presence): ShownDevice {
     online_since: isOnline ? shownMoment(since) : null,
     offline_since: isOnline ? null : shownMoment(since),
     key_ids: device.keys.map(({ keyId }) => keyId),
+  };
+}
+
+interface ShownDocument {
+  readonly version: number;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly updated_at: string | null;
+}
+
+export interface ShownConfig {
+  readonly desired: ShownDocument;
+  readonly reported: ShownDocument & { readonly desired_version: number };
+}
+
+export function showConfig({ desired, reported }: DeviceConfig): ShownConfig {
+  return {
+    desired: {
+      version: desired.version,
+      config: desired.document,
+      updated_at: shownTime(desired.updatedMs),
+    },
+    reported: {
+      version: reported.version,
+      config: reported.document,
+      desired_version: reported.desiredVersion,
+      updated_at: shownTime(reported.updatedMs),
+    },
   };
 }

@@ -7,7 +7,7 @@ import { createLog } from '../platform/log.ts';
 import { fileWitness } from '../platform/witness.ts';
 import { openRegistry } from '../registry/open.ts';
 import { operations } from '../registry/operations.ts';
-import type { ShownDevice } from '../registry/shown.ts';
+import type { ShownConfig, ShownDevice } from '../registry/shown.ts';
 import {
   answer,
   type Call,
@@ -152,6 +152,72 @@ const showCommand: Command = {
       ['metadata', JSON.stringify(device.metadata)],
     ];
     answer(given, device, formatTable([device.device_id, ''], rows));
+    return 0;
+  },
+};
+
+const changeOptions: Readonly<Record<string, CommandOption>> = {
+  ...labelOptions,
+  description: { type: 'string', value: 'TEXT', help: 'At most 512 characters' },
+  firmware: { type: 'string', value: 'VERSION', help: 'Its firmware' },
+  hardware: { type: 'string', value: 'VERSION', help: 'Its hardware' },
+  metadata: { type: 'string', value: 'JSON', help: 'A JSON object that replaces the one it has' },
+  status: { type: 'string', value: 'STATUS', help: 'active, inactive or maintenance' },
+};
+
+/** What is no JSON stays text, which the operation refuses. */
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+const updateCommand: Command = {
+  name: 'devices update',
+  summary: 'Change what is known of a device, or its status',
+  positionals: ['ID'],
+  options: { ...changeOptions, ...common },
+  details: 'What is not named stays. Made inactive, a device is cut off and keeps its keys.',
+  run: async (given) => {
+    const args: Record<string, unknown> = { device_id: deviceIdOf(given), ...labels(given) };
+    for (const [option, name] of [
+      ['description', 'description'],
+      ['firmware', 'firmware_version'],
+      ['hardware', 'hardware_version'],
+      ['status', 'status'],
+    ] as const) {
+      const text = given.text(option);
+      if (text !== undefined) args[name] = text;
+    }
+    const metadata = given.text('metadata');
+    if (metadata !== undefined) args.metadata = jsonOf(metadata);
+    const result = (await call(given, 'devices.update', args)) as ShownDevice;
+    answer(given, result, `${result.device_id}: changed`);
+    return 0;
+  },
+};
+
+const configCommand: Command = {
+  name: 'devices config',
+  summary: 'Show what a device is to be set to and what it says it is, or set the former',
+  positionals: ['ID', '[JSON]'],
+  options: common,
+  details:
+    'JSON is the whole document. It goes to the device as a command, which waits until the device is there.',
+  run: async (given) => {
+    const [device_id = '', document] = given.positionals;
+    const result = (await (document === undefined
+      ? call(given, 'devices.config', { device_id })
+      : call(given, 'devices.configure', { device_id, config: jsonOf(document) }))) as ShownConfig;
+    const { desired, reported } = result;
+    const rows = [
+      ['desired', String(desired.version), JSON.stringify(desired.config)],
+      ['reported', String(reported.version), JSON.stringify(reported.config)],
+      ['taken over', String(reported.desired_version), ''],
+    ];
+    answer(given, result, formatTable(['', 'VERSION', 'DOCUMENT'], rows));
     return 0;
   },
 };
@@ -308,6 +374,8 @@ export const deviceCommands: readonly Command[] = [
   addCommand,
   listCommand,
   showCommand,
+  updateCommand,
+  configCommand,
   rotateCommand,
   revokeCommand,
   approveCommand,

@@ -10,6 +10,7 @@ const changes: Readonly<Record<string, string>> = {
   'devices.rotate': 'device_id',
   'devices.revoke': 'device_id',
   'devices.update': 'device_id',
+  'devices.configure': 'device_id',
   'devices.approve': 'device_id',
   'devices.remove': 'device_id',
   'devices.pair': '',

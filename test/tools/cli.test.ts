@@ -242,8 +242,44 @@ describe.each(['beside a stopped gateway', 'in a running gateway'])('devices, %s
     expect(new Set(keys).size).toBe(3);
   });
 
+  test('are described, cut off, and set to something', async () => {
+    const { config } = await place();
+    const json = async (...argv: string[]): Promise<unknown> =>
+      JSON.parse((await iotflow(['devices', ...argv, '--config', config, '--json'])).out);
+    await json('add', 'lamp');
+    const facts = [
+      '--name',
+      'Lamp',
+      '--firmware',
+      '1.2',
+      '--metadata',
+      '{"watts": 9}',
+      '--status',
+      'inactive',
+    ];
+    const described = {
+      id: 1,
+      name: 'Lamp',
+      firmware_version: '1.2',
+      metadata: { watts: 9 },
+      status: 'inactive',
+    };
+    expect(await json('update', '1', ...facts)).toMatchObject(described);
+    expect(await json('show', 'lamp')).toMatchObject(described);
+    const both = {
+      desired: { version: 1, config: { level: 7 } },
+      reported: { version: 0, desired_version: 0 },
+    };
+    expect(await json('config', 'lamp', '{"level": 7}')).toMatchObject({ ...both, command: null });
+    expect(await json('config', '1')).toMatchObject(both);
+    expect((await iotflow(['devices', 'config', '1', '--config', config])).out).toBe(
+      '            VERSION  DOCUMENT\ndesired     1        {"level":7}\nreported    0        {}\ntaken over  0\n',
+    );
+  });
+
   test('that cannot be made or are not there are named in one line', async () => {
     const { config } = await place();
+    await iotflow(['devices', 'add', 'lamp', '--config', config]);
     const cases: [string[], RegExp][] = [
       [['add', 'Küche'], /^iotflow: device id: expected 1 to 64 characters of a-z, .* got "Küche"\n$/],
       [
@@ -251,6 +287,11 @@ describe.each(['beside a stopped gateway', 'in a running gateway'])('devices, %s
         /^iotflow: name: expected at most 128 characters without line breaks.*\n$/,
       ],
       [['revoke', 'none'], /^iotflow: there is no device "none"\n$/],
+      [['config', 'lamp', '{level: 7}'], /^iotflow: config: expected a JSON object\n$/],
+      [
+        ['update', 'lamp', '--status', 'pending'],
+        /^iotflow: status: expected active, inactive, maintenance\n$/,
+      ],
       [
         ['rotate', 'none', '--grace-hours', 'two'],
         /^iotflow: grace_ms: expected a whole number from 0 to \d+\n$/,

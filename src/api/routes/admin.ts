@@ -12,11 +12,10 @@ import {
   factsOf,
   graceBody,
   jsonObject,
-  showConfig,
 } from '../device-input.ts';
 import { type GatewayFigures, healthOf } from '../figures.ts';
 import { answerHealth } from '../health.ts';
-import { type Answer, type Method, type Route, type RouteRequest, route } from '../route.ts';
+import { type Answer, actorOf, type Method, type Route, type RouteRequest, route } from '../route.ts';
 
 const limitDefault = 100;
 const limitMax = 1_000;
@@ -46,7 +45,7 @@ function sum(values: Readonly<Record<string, number>>): number {
 }
 
 export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures): Route[] {
-  const { registry, presence, configs, show } = parts;
+  const { registry, presence, configs, show, showConfig } = parts;
   const update = async ({
     params,
     body: { status, ...facts },
@@ -226,13 +225,16 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       audit: 'device.configure',
       params: deviceRef,
       body: jsonObject,
-      answers: { 200: 'Both, with their versions', ...unknown },
-      handle: async ({ params, body }) => {
+      answers: { 200: 'Both, with their versions, and the command that takes it there', ...unknown },
+      handle: async (request) => {
+        const { params, body } = request;
         const device = deviceOf(registry, params.id);
-        const both = showConfig(await configs.setDesired(device, body));
+        const { command, ...config } = await configs.setDesired(device, body, actorOf(request));
+        const both = showConfig(config);
+        const sent = command === undefined ? null : { command_id: command.id, state: command.state };
         return {
           status: 200,
-          body: { device_id: device.deviceId, ...both },
+          body: { device_id: device.deviceId, ...both, command: sent },
           audited: { target: device.deviceId, detail: { version: both.desired.version } },
         };
       },

@@ -6,14 +6,14 @@ import * as v from 'valibot';
 import { shownTime } from '../../platform/shown-time.ts';
 import type { Device } from '../../registry/device.ts';
 import type { RegistryParts } from '../../registry/operations.ts';
-import { factEntries, factsOf, graceBody, jsonObject, showConfig } from '../device-input.ts';
+import { factEntries, factsOf, graceBody, jsonObject } from '../device-input.ts';
 import { type Caller, type Route, route } from '../route.ts';
 
 /** A node has to be told its new key, and to save it, before the old one ends. */
 const graceSeconds = 3_600;
 
 export function deviceRoutes(
-  { registry, presence, configs, show }: RegistryParts,
+  { registry, presence, configs, report, show, showConfig }: RegistryParts,
   time: { readonly wallMs: () => number },
 ): Route[] {
   const callerDevice = (caller: Caller): Device => {
@@ -95,19 +95,12 @@ export function deviceRoutes(
       }),
       answers: { 200: 'The device and both configurations' },
       handle: async ({ caller, body }) => {
-        const before = callerDevice(caller);
-        const { status, config, desired_version } = body;
-        const changes = { ...factsOf(body), ...(status === undefined ? {} : { status }) };
-        const isNews = Object.entries(changes).some(
-          ([name, value]) => before[name as keyof Device] !== value,
-        );
-        const device = isNews ? await registry.update(before.deviceId, changes) : before;
-        const both =
-          config === undefined
-            ? await configs.of(device)
-            : await configs.report(device, config, desired_version);
+        const { status, config, desired_version: desiredVersion } = body;
+        const facts = { ...factsOf(body), ...(status === undefined ? {} : { status }) };
+        const taken = await report(callerDevice(caller), { facts, config, desiredVersion });
+        const { device, isNews } = taken;
         const message = 'Device configuration updated successfully';
-        const answer = { message, device: show(device), ...showConfig(both) };
+        const answer = { message, device: show(device), ...showConfig(taken.config) };
         // Without news, again and again, it would push out what else is in the audit log.
         return { status: 200, body: answer, audited: isNews ? { target: device.deviceId } : 'nothing' };
       },
