@@ -457,6 +457,7 @@ function mqttFamilies({ mqtt }: GatewayFigures): MetricFamily[] {
     gauge('mqtt_sessions', 'Persistent sessions.', mqtt.sessions),
     gauge('mqtt_queued_messages', 'Messages queued for sessions.', mqtt.queuedMessages),
     gauge('mqtt_queued_bytes', 'Bytes queued for sessions.', mqtt.queuedBytes),
+    gauge('mqtt_delayed_wills', 'Last wills that wait for their delay.', mqtt.delayedWills),
     gauge('mqtt_retained', 'Retained messages.', mqtt.retained),
     gauge('mqtt_pending_acknowledgements', 'Publishes waiting for durability.', mqtt.pendingAcknowledgements),
   ];

@@ -13,6 +13,11 @@ export interface Account {
   readonly epoch?: number;
 }
 
+/** Whether what was left by an account of that epoch is still the account's. */
+export function isSameAccount(left: { readonly epoch: number }, account: Account | undefined): boolean {
+  return account !== undefined && left.epoch === (account.epoch ?? 0);
+}
+
 /** What the registry offers this source. */
 export interface Credentials {
   /** Undefined when the pair is wrong, unknown or revoked. */

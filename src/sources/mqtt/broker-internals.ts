@@ -17,6 +17,7 @@
 //     in pieces to `conn.write`, where we put them together and replace it.
 // 11. A SUBSCRIBE may name a filter that aedes refuses (`$share/`) or answers once although it came twice: such a one
 //     goes by another name, which no topic can have; `client.subscriptions[name].func` is its listener.
+// 12. `scheduleWill` and `clearDelayedWill` are methods of the broker, found at every call: ours keep the delay.
 
 import assert from 'node:assert/strict';
 import type { EventEmitter } from 'node:events';
@@ -122,6 +123,8 @@ export interface Broker {
   subscribe(filter: string, listener: Deliver, done: () => void): void;
   unsubscribe(filter: string, listener: Deliver, done: () => void): void;
   close(done: () => void): void;
+  scheduleWill(client: BrokerClient, will: BrokerPacket, delayS: number): void;
+  clearDelayedWill(clientId: string): void;
   on(event: string, listener: (...args: unknown[]) => void): unknown;
 }
 

@@ -9,6 +9,7 @@ import type { Outflow } from './outflow.ts';
 import type { PacketGuard } from './packet-guard.ts';
 import type { Prepared, Session } from './sessions.ts';
 import type { Subscription } from './subscription.ts';
+import type { Will } from './wills.ts';
 
 /** A publish that waits for durability. Acknowledged in the order of arrival [MQTT-4.6.0-2, -3]. */
 export interface Pending {
@@ -35,8 +36,7 @@ export interface Connection {
   /** Undefined before the login and after a revocation. */
   account: Account | undefined;
   session: Session | undefined;
-  /** Number of its will in the log. */
-  willNumber: number | undefined;
+  will: Will | undefined;
   /** Monotonic milliseconds when the latest chunk was read. */
   readMs: number;
   /** What it was granted, by filter. */
@@ -76,7 +76,7 @@ export function newConnection(
     ticket,
     account: undefined,
     session: undefined,
-    willNumber: undefined,
+    will: undefined,
     readMs: 0,
     subscriptions: new Map(),
     delivery: undefined,

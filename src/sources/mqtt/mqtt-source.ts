@@ -43,10 +43,10 @@ import { Outflow } from './outflow.ts';
 import { type Offence, offenceReasonCodes, PacketGuard } from './packet-guard.ts';
 import { brokerPersistence, placeholderFilter } from './persistence.ts';
 import type { SessionLog } from './session-log.ts';
-import { type RestoredWill, Sessions } from './sessions.ts';
+import { Sessions } from './sessions.ts';
 import type { Connected } from './shared-subscriptions.ts';
-import type { StoredMessage } from './stored-message.ts';
 import { sharedFilter } from './subscription.ts';
+import { type Will, Wills } from './wills.ts';
 
 export interface MqttListen {
   /** Address of the plain ports; without `lanPlaintext` they listen on the loopback alone. */
@@ -99,6 +99,12 @@ const drainMs = 2000;
 /** How long a client may take to read why it is refused. */
 const lingerMs = 1000;
 
+interface Stages {
+  readonly sessions: Sessions;
+  readonly intake: Intake;
+  readonly wills: Wills;
+}
+
 type Refused = Error & { returnCode: number };
 
 export class MqttSource {
@@ -111,7 +117,7 @@ export class MqttSource {
   readonly #intake: Intake;
   readonly #connections = new Map<BrokerClient, Connection>();
   readonly #owners = new Map<string, { deviceId: string; connections: number }>();
-  readonly #wills = new WeakMap<BrokerPacket, { account: Account; number: number; clientId: string }>();
+  readonly #wills: Wills;
   /** By topic; forgotten whenever a filter is granted. What is wanted by mistake is delivered to nobody. */
   readonly #wanted = new Map<string, boolean>();
   readonly #offences = new Map<Offence, number>();
@@ -133,17 +139,19 @@ export class MqttSource {
   #sweeper: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor(options: MqttSourceOptions, limits: MqttLimits, sessions: Sessions, intake: Intake) {
+  private constructor(options: MqttSourceOptions, limits: MqttLimits, { sessions, intake, wills }: Stages) {
     this.#options = options;
     this.#limits = limits;
     this.#sessions = sessions;
     this.#intake = intake;
+    this.#wills = wills;
     this.#admission = new Admission(limits, options.clock);
     this.downlink = new MqttDownlink({ root: options.root, connections: () => this.#connections.values() });
   }
 
   /**
-   * Restores sessions, publishes the wills of clients that were connected when the gateway died, then listens.
+   * Restores sessions, publishes the wills that are due of clients that were connected when the gateway died, then
+   * listens.
    * @throws GatewayError `MQTT_LISTEN_FAILED`.
    */
   static async open(options: MqttSourceOptions): Promise<MqttSource> {
@@ -152,7 +160,9 @@ export class MqttSource {
     const sessions = await Sessions.open({ log: sessionLog, clock, limits });
     const { onCommand, isBehind } = options;
     const intake = new Intake({ root, sink, log, clock, limits, sessionLog, sessions, onCommand, isBehind });
-    const source = new MqttSource(options, limits, sessions, intake);
+    const publish = (will: Will): Promise<void> => source.#publishWill(will);
+    const wills = await Wills.open({ log: sessionLog, sessions, publish });
+    const source = new MqttSource(options, limits, { sessions, intake, wills });
     await source.#start();
     return source;
   }
@@ -198,10 +208,13 @@ export class MqttSource {
       heldBytes += guard.heldBytes;
       unsentBytes += client.conn.writableLength;
     }
+    const [sessions, wills] = [this.#sessions.stats(), this.#wills.stats()];
     return {
       ...this.#counts,
       ...this.#intake.counts,
-      ...this.#sessions.stats(),
+      ...sessions,
+      ...wills,
+      damagedRecords: sessions.damagedRecords + wills.damagedRecords,
       offences: Object.fromEntries(this.#offences) as Partial<Record<Offence, number>>,
       sockets: this.#admission.sockets,
       unauthenticatedSockets: this.#admission.unauthenticated,
@@ -268,6 +281,8 @@ export class MqttSource {
       this.#counts.brokerErrors += 1;
       log.error({ event: 'mqtt-broker-error', err: error });
     });
+    broker.scheduleWill = (_client, will, delayS) => this.#wills.delay(will, delayS);
+    broker.clearDelayedWill = (clientId) => this.#wills.resumed(clientId);
     broker.on('keepaliveTimeout', (client) => {
       const { version, connected, conn } = client as BrokerClient;
       // aedes destroys the connection right after this.
@@ -288,7 +303,7 @@ export class MqttSource {
     this.#endStrangers();
     try {
       // Before anyone can connect: a will that comes after its device's "online" would tell an untruth.
-      await Promise.all(this.#sessions.restoredWills().map((will) => this.#publishRestoredWill(will)));
+      await this.#wills.resume();
       const identity =
         listen.tlsPort === undefined
           ? undefined
@@ -402,8 +417,7 @@ export class MqttSource {
       if (client.version === 5) this.#sessions.setExpiry(session, client.sessionExpiryInterval);
       this.#sessions.leave(session);
     }
-    if (client._disconnected && connection.willNumber !== undefined)
-      this.#sessions.forgetWill(connection.willNumber, client.id);
+    if (client._disconnected && connection.will !== undefined) this.#wills.forget(connection.will);
     this.#disown(connection);
   }
 
@@ -516,7 +530,9 @@ export class MqttSource {
     const { credentials } = this.#options;
     const { account: accountOf } = credentials;
     if (accountOf === undefined) return;
-    this.#sessions.endStrangers((deviceId) => accountOf.call(credentials, deviceId));
+    const accounts = (deviceId: string) => accountOf.call(credentials, deviceId);
+    this.#sessions.endStrangers(accounts);
+    this.#wills.endStrangers(accounts);
   }
 
   async #openSession(connection: Connection): Promise<Refused | undefined> {
@@ -544,12 +560,11 @@ export class MqttSource {
     packet: BrokerPacket,
     done: (error?: Error | null) => void,
   ): void {
-    const will = this.#wills.get(packet);
+    const will = this.#wills.of(packet);
     if (will !== undefined) {
-      const forget = () => this.#sessions.forgetWill(will.number, will.clientId);
       this.#intake
         .acceptWill(will.account, packet)
-        .finally(forget)
+        .finally(() => this.#wills.forget(will))
         .then(() => done(), done);
       return;
     }
@@ -598,39 +613,21 @@ export class MqttSource {
     return false;
   }
 
-  #keepWill(client: BrokerClient, will: BrokerPacket): void {
+  #keepWill(client: BrokerClient, packet: BrokerPacket): void {
     const connection = this.#connections.get(client);
-    const account = connection?.account;
+    const { account, session } = connection ?? {};
     if (connection === undefined || account === undefined) return;
-    const message: StoredMessage = {
-      topic: will.topic,
-      payload: will.payload,
-      qos: will.qos,
-      retain: will.retain,
-      properties: will.properties,
-    };
-    const number = this.#sessions.putWill(client.id, account, message);
-    connection.willNumber = number;
-    this.#wills.set(will, { account, number, clientId: client.id });
+    connection.will = this.#wills.keep(packet, { clientId: client.id, account, session });
   }
 
-  async #publishRestoredWill(will: RestoredWill): Promise<void> {
-    const { number, account, service, message } = will;
-    const packet: BrokerPacket = {
-      cmd: 'publish',
-      topic: message.topic,
-      payload: Buffer.from(message.payload),
-      qos: message.qos,
-      retain: message.retain,
-      ...(message.properties === undefined ? {} : { properties: message.properties }),
-    };
+  /** A will that waited for its delay, or for the gateway to start. */
+  async #publishWill({ account, packet }: Will): Promise<void> {
     try {
-      await this.#intake.acceptWill({ deviceId: account, service }, packet);
+      await this.#intake.acceptWill(account, packet);
     } catch (error) {
-      this.#options.log.warn({ event: 'mqtt-will-lost', account, err: error });
+      this.#options.log.warn({ event: 'mqtt-will-lost', account: account.deviceId, err: error });
     }
     if (this.#broker !== undefined) await publishTo(this.#broker, packet).catch(() => undefined);
-    this.#sessions.forgetWill(number, will.clientId);
   }
 
   #mayRead(account: Account | undefined, filter: string): boolean {
@@ -653,13 +650,14 @@ export class MqttSource {
   }
 
   #revoke(deviceId: string): void {
+    this.#wills.endOf(deviceId);
     for (const connection of this.#connections.values()) {
       if (connection.account?.deviceId !== deviceId) continue;
       const { client } = connection;
       this.#counts.revokedConnections += 1;
       // What it left to be said in its name is not said.
       client.will = null;
-      if (connection.willNumber !== undefined) this.#sessions.forgetWill(connection.willNumber, client.id);
+      if (connection.will !== undefined) this.#wills.forget(connection.will);
       this.#disown(connection);
       client.disconnect({ reasonCode: administrativeAction });
       setTimeout(() => client.conn.destroy(), lingerMs).unref();
@@ -669,6 +667,7 @@ export class MqttSource {
   #sweep(): void {
     for (const connection of this.#connections.values()) this.#intake.sweep(connection);
     this.#sessions.expire();
+    this.#wills.sweep();
   }
 
   #connection(client: BrokerClient): Connection {

@@ -138,12 +138,9 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
       hooks.putWill(client, will);
     },
     async getWill(): Promise<undefined> {},
-    async delWill(client: ClientRef): Promise<undefined> {
-      // While a client connects: what its predecessor left. Later calls name the id alone, which may be another
-      // connection's by then; the source forgets those wills itself.
-      if (client.connecting === true) sessions.deleteWill(client.id);
-    },
-    /** Wills of an earlier run are published at open, not by aedes' sweep minutes later. */
+    // The source knows when one is over with: here it has but the client's id, which another may have by then.
+    async delWill(): Promise<undefined> {},
+    /** Wills of an earlier run are seen to in wills.ts, not by aedes' sweep minutes later. */
     streamWill(): Readable {
       return Readable.from([]);
     },

@@ -1,4 +1,4 @@
-// Sessions, subscriptions, queued and retained messages and wills: the broker's memory, kept in the log so that it
+// Sessions, subscriptions, queued and retained messages: the broker's memory, kept in the log so that it
 // survives a power cut. Memory holds everything (it is bounded); the log is read once, at open.
 //
 // Promises: what an acknowledgement depends on is in the writes that `prepare`, `begin` and `subscribe` hand out or
@@ -6,11 +6,11 @@
 // It does not decide who may do what, and it does not deliver.
 //
 // mqtt/session/{n}  mqtt/sub/{n}/{filter}  mqtt/queue/{n}/{seq}  mqtt/out/{n}/{seq}  mqtt/incoming/{n}/{packet id}
-// mqtt/retained/{topic}  mqtt/will/{n}; n and seq in base 36. `out` is the QoS 2 state of a queued message.
+// mqtt/retained/{topic}; n and seq in base 36. `out` is the QoS 2 state of a queued message.
 
 import { matchesFilter } from '../../model/topic.ts';
 import type { Clock } from '../../platform/clock.ts';
-import { type Account, homeAssistantPrefix } from './access.ts';
+import { type Account, homeAssistantPrefix, isSameAccount } from './access.ts';
 import type { MqttLimits } from './limits.ts';
 import type { LogWrite, SessionLog } from './session-log.ts';
 import { type Share, SharedSubscriptions, sharedMessage } from './shared-subscriptions.ts';
@@ -59,15 +59,6 @@ export interface Session {
   readonly arriving: Map<number, (() => void)[]>;
 }
 
-export interface RestoredWill {
-  readonly number: number;
-  readonly account: string;
-  readonly epoch: number;
-  readonly service: boolean;
-  readonly clientId: string;
-  readonly message: StoredMessage;
-}
-
 /** A publish on its way to durability. */
 export interface Prepared {
   readonly writes: LogWrite[];
@@ -110,8 +101,6 @@ export class Sessions {
   readonly #sessions = new Map<string, Session>();
   readonly #retained = new Map<string, StoredMessage>();
   readonly #retainedByOwner = new Map<string, number>();
-  readonly #restoredWills: RestoredWill[] = [];
-  readonly #willNumbers = new Map<string, number>();
   readonly #prepared = new WeakMap<Buffer, Prepared>();
   readonly #matches = new Map<string, readonly Match[]>();
   readonly shared = new SharedSubscriptions(() => this.#sessions.values());
@@ -155,10 +144,6 @@ export class Sessions {
 
   find(clientId: string): Session | undefined {
     return this.#sessions.get(clientId);
-  }
-
-  restoredWills(): readonly RestoredWill[] {
-    return this.#restoredWills;
   }
 
   /**
@@ -230,12 +215,7 @@ export class Sessions {
   /** Ends what accounts left behind that were shut out, or are gone, since: nobody told this broker while it was off. */
   endStrangers(accountOf: (deviceId: string) => Account | undefined): void {
     for (const session of this.#sessions.values()) {
-      if (!isOwn(session, accountOf(session.account))) this.#log.writeLazily(this.#forget(session));
-    }
-    const isStrange = (will: RestoredWill): boolean => !isOwn(will, accountOf(will.account));
-    for (const will of this.#restoredWills.filter(isStrange)) {
-      this.#restoredWills.splice(this.#restoredWills.indexOf(will), 1);
-      this.forgetWill(will.number, will.clientId);
+      if (!isSameAccount(session, accountOf(session.account))) this.#log.writeLazily(this.#forget(session));
     }
   }
 
@@ -503,38 +483,6 @@ export class Sessions {
     session.incoming.delete(messageId);
   }
 
-  /** Returns the number by which `forgetWill` knows it. */
-  putWill(clientId: string, account: Account, message: StoredMessage): number {
-    const number = this.#nextNumber++;
-    this.#willNumbers.set(clientId, number);
-    const head = Buffer.from(
-      JSON.stringify({
-        v: 1,
-        id: clientId,
-        account: account.deviceId,
-        service: account.service,
-        epoch: account.epoch,
-      }),
-    );
-    const length = Buffer.alloc(2);
-    length.writeUInt16BE(head.length);
-    const value = Buffer.concat([length, head, encodeStoredMessage(message)]);
-    this.#log.writeLazily([{ key: `mqtt/will/${number.toString(36)}`, value }]);
-    return number;
-  }
-
-  /** Forgets the latest will of a client id. */
-  deleteWill(clientId: string): void {
-    const number = this.#willNumbers.get(clientId);
-    if (number === undefined) return;
-    this.forgetWill(number, clientId);
-  }
-
-  forgetWill(number: number, clientId: string): void {
-    if (this.#willNumbers.get(clientId) === number) this.#willNumbers.delete(clientId);
-    this.#log.writeLazily([{ key: `mqtt/will/${number.toString(36)}`, value: undefined }]);
-  }
-
   #create(
     number: number,
     clientId: string,
@@ -764,7 +712,8 @@ export class Sessions {
       case 'retained':
         return this.#restoreRetained(parts.slice(2).join('/'), value);
       case 'will':
-        return this.#restoreWill(parts[2] ?? '', value);
+        // wills.ts reads it.
+        return true;
       case 'sub':
         return session !== undefined && restoreSubscription(session, parts.slice(3).join('/'), value);
       case 'queue':
@@ -787,20 +736,6 @@ export class Sessions {
     if (message === undefined || message.topic !== topic) return false;
     this.#retained.set(topic, message);
     this.#countRetained(ownerOf(topic), 1);
-    return true;
-  }
-
-  #restoreWill(text: string, value: Buffer): boolean {
-    const number = this.#restoredNumber(text);
-    if (number === undefined || value.length < 2) return false;
-    const headEnd = 2 + value.readUInt16BE(0);
-    if (headEnd > value.length) return false;
-    const head = parseRecord(value.toString('utf8', 2, headEnd));
-    const message = decodeStoredMessage(value.subarray(headEnd));
-    if (head === undefined || head.v !== 1 || message === undefined) return false;
-    const { id, account, service, epoch = 0 } = head;
-    if (typeof id !== 'string' || typeof account !== 'string' || typeof epoch !== 'number') return false;
-    this.#restoredWills.push({ number, clientId: id, account, epoch, service: service === true, message });
     return true;
   }
 
@@ -860,10 +795,6 @@ function storedMessage(publish: Publish, retain: boolean): StoredMessage {
     properties: publish.properties,
     messageExpiry: publish.messageExpiry,
   };
-}
-
-function isOwn({ epoch }: { readonly epoch: number }, account: Account | undefined): boolean {
-  return account !== undefined && epoch === (account.epoch ?? 0);
 }
 
 function queuedOf({ queued, shares }: Prepared): (readonly [Session, QueuedMessage])[] {

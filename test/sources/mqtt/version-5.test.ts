@@ -345,3 +345,83 @@ test('request and response: what belongs to a message arrives with it, live and 
   const { wire: again } = await login(port, 'probe-1', { clean: false, properties: session });
   expect((await again.next('publish')).properties).toEqual(properties);
 });
+
+/** A probe whose will waits this long, and the will's topic. */
+async function doomed(port: number, willDelayInterval: number, options: Record<string, unknown> = {}) {
+  const topic = `${own}/status/online`;
+  const properties = { willDelayInterval };
+  const will = { topic, payload: Buffer.from('offline'), qos: 1, retain: true, properties } as const;
+  return await login(port, 'probe-1', { will, properties: { sessionExpiryInterval: 60 }, ...options });
+}
+
+test.each(['is killed', 'is stopped', 'was away when the gateway is killed'])(
+  'a delayed will waits on after a restart: a client that %s is back in time, and nobody hears of it',
+  async (how) => {
+    const before = await startGateway();
+    const { wire } = await doomed(before.port, 30);
+    await until(() => before.sessionLog.keys('mqtt/will/').length === 1);
+    if (how.startsWith('was')) {
+      wire.destroy();
+      await until(() => before.source.stats().delayedWills === 1);
+    }
+    if (how === 'is stopped') await before.source.close();
+    const after = await startGateway({ sessionLog: before.sessionLog.afterKill() });
+    expect(after.messages).toEqual([]);
+    expect(after.source.stats().delayedWills).toBe(1);
+    const { wire: back } = await login(after.port, 'probe-1', {
+      clean: false,
+      properties: { sessionExpiryInterval: 60 },
+    });
+    await back.ping();
+    expect(after.source.stats().delayedWills).toBe(0);
+    expect(after.sessionLog.keys('mqtt/will/')).toEqual([]);
+    expect(after.messages).toEqual([]);
+  },
+);
+
+test('a delay that began before a restart ends after it', async () => {
+  const before = await startGateway();
+  const { wire } = await doomed(before.port, 1);
+  wire.destroy();
+  await until(() => before.source.stats().delayedWills === 1);
+  const after = await startGateway({ sessionLog: before.sessionLog.afterKill() });
+  await until(() => after.messages.length === 1);
+  expect(`${after.messages[0]?.payload}`).toBe('offline');
+  await until(() => after.sessionLog.keys('mqtt/will/').length === 0);
+});
+
+test('a delayed will does not wait for a client that starts anew: its session is over', async () => {
+  const { port, source, messages } = await startGateway();
+  const { wire } = await doomed(port, 30);
+  wire.destroy();
+  await until(() => source.stats().delayedWills === 1);
+  await login(port, 'probe-1');
+  await until(() => messages.length === 1);
+  const { wire: taken } = await doomed(port, 30);
+  await login(port, 'probe-1');
+  await taken.ended();
+  await until(() => messages.length === 2);
+  expect(source.stats().delayedWills).toBe(0);
+});
+
+test('the delayed will of a client whose session is taken over and goes on is not published', async () => {
+  const { port, source, messages, sessionLog } = await startGateway();
+  const { wire } = await doomed(port, 30);
+  const { wire: again } = await doomed(port, 30, { clean: false });
+  await wire.ended();
+  await again.ping();
+  expect(messages).toEqual([]);
+  expect(source.stats().delayedWills).toBe(0);
+  expect(sessionLog.keys('mqtt/will/')).toHaveLength(1);
+});
+
+test('nothing is said in the name of a client that was revoked while its will waited', async () => {
+  const { port, source, messages, sessionLog, credentials } = await startGateway();
+  const { wire } = await doomed(port, 30);
+  wire.destroy();
+  await until(() => source.stats().delayedWills === 1);
+  credentials.revoke('probe-1');
+  expect(source.stats().delayedWills).toBe(0);
+  expect(sessionLog.keys('mqtt/will/')).toEqual([]);
+  expect(messages).toEqual([]);
+});
