@@ -450,6 +450,7 @@ async function start(
   };
   registry.onChange(forgetDevice);
   registry.onRemoved(forgetDevice);
+  registry.onRemoved(({ deviceId }) => commands.forget(deviceId));
 
   const { influx } = config;
   const toBroker = bridgeOptions(config);

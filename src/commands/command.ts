@@ -18,6 +18,8 @@ export interface Command {
   /** Its place in the order of the device's commands. */
   readonly seq: number;
   readonly deviceId: string;
+  /** The registry's number of the device: another of the same id, made later, is not meant. */
+  readonly deviceNumber: number;
   readonly kind: string;
   readonly payload: CommandPayload;
   readonly idempotencyKey: string | undefined;
@@ -85,8 +87,10 @@ export function decodeCommand(key: string, bytes: Buffer): Command | undefined {
   const seq = Number.parseInt(digits, 36);
   const value = recordIn(bytes);
   if (value === undefined || value.v !== 1 || !isDeviceId(deviceId)) return undefined;
-  const { id, kind, payload, idempotencyKey, actor, expiresInMs, state, attempts, message } = value;
+  const { id, deviceNumber, kind, payload, idempotencyKey, actor, expiresInMs, state, attempts, message } =
+    value;
   if (!Number.isSafeInteger(seq) || commandKey({ deviceId, seq }) !== key) return undefined;
+  if (typeof deviceNumber !== 'number') return undefined;
   if (typeof id !== 'string' || typeof kind !== 'string' || !commandKindPattern.test(kind)) return undefined;
   if (!isRecord(payload) || typeof actor !== 'string' || typeof state !== 'string') return undefined;
   if (!states.has(state) || typeof attempts !== 'number') return undefined;
@@ -98,6 +102,7 @@ export function decodeCommand(key: string, bytes: Buffer): Command | undefined {
     id,
     seq,
     deviceId,
+    deviceNumber,
     kind,
     payload,
     idempotencyKey,

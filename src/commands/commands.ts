@@ -25,7 +25,6 @@ import {
   encodeCommand,
   isFinished,
 } from './command.ts';
-
 import { type ShownCommand, shownCommand } from './shown.ts';
 
 interface StateWrite {
@@ -75,8 +74,8 @@ export interface CommandsOptions {
   /** Uniform in [0, 1), for jitter. */
   readonly random: () => number;
   readonly randomBytes: (size: number) => Buffer;
-  /** The registry's entry. */
-  readonly device: (deviceId: string) => { readonly status: string } | undefined;
+  /** The registry's entry; undefined: there is no such device. */
+  readonly device: (deviceId: string) => { readonly id: number; readonly status: string } | undefined;
   readonly log: Log;
   readonly limits?: Partial<CommandLimits>;
 }
@@ -159,16 +158,15 @@ export class Commands {
     const commands = new Commands(options);
     for await (const [key, bytes] of options.keeper.entries(commandKeyPrefix)) {
       const command = decodeCommand(key, bytes);
-      if (command !== undefined) commands.#restore(command);
-      else {
-        commands.#counts.damagedRecords += 1;
-        options.keeper.writeLazily([{ key, value: undefined }]);
-      }
+      if (command === undefined) commands.#counts.damagedRecords += 1;
+      if (command !== undefined && isFor(options.device(command.deviceId), command))
+        commands.#restore(command);
+      else options.keeper.writeLazily([{ key, value: undefined }]);
     }
     for (const lane of commands.#lanes.values()) {
       commands.#replaceOlder(lane);
       // Revoked while no gateway ran.
-      if (!mayConnect(options.device(lane.deviceId))) commands.withdraw(lane.deviceId, revoked);
+      if (!mayConnect(options.device(lane.deviceId))) commands.withdraw(lane.deviceId);
     }
     commands.tick();
     commands.#ticking = setInterval(() => commands.tick(), tickMs).unref();
@@ -204,9 +202,9 @@ export class Commands {
       await this.#saved(before);
       return before;
     }
-    this.#checkDevice(deviceId);
+    const deviceNumber = this.#numberOf(deviceId);
     const lane = this.#laneOf(deviceId);
-    const command = this.#newCommand(wanted);
+    const command = this.#newCommand(wanted, deviceNumber);
     this.#makeRoom(lane, command.bytes);
     this.#add(lane, command);
     this.#counts.submitted += 1;
@@ -300,10 +298,19 @@ export class Commands {
   }
 
   /** The device may not connect any more: nothing waits for it. */
-  withdraw(deviceId: string, reason: string = revoked): void {
+  withdraw(deviceId: string): void {
     const lane = this.#lanes.get(deviceId);
     if (lane === undefined) return;
-    for (const command of [...lane.pending]) this.#finish(lane, command, 'failed', reason);
+    for (const command of [...lane.pending]) this.#finish(lane, command, 'failed', revoked);
+  }
+
+  /** There is no such device any more: nothing is known of what it was to do. */
+  forget(deviceId: string): void {
+    this.withdraw(deviceId);
+    const lane = this.#lanes.get(deviceId);
+    if (lane === undefined) return;
+    this.#lanes.delete(deviceId);
+    for (const command of [...lane.finished]) this.#forget(lane, command);
   }
 
   /** For people and programs: with dates, where they are known. */
@@ -379,20 +386,22 @@ export class Commands {
     return lane;
   }
 
-  #checkDevice(deviceId: string): void {
+  #numberOf(deviceId: string): number {
     const device = this.#options.device(deviceId);
     if (device === undefined) {
       throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(deviceId.slice(0, 80))}`);
     }
-    if (mayConnect(device)) return;
+    if (mayConnect(device)) return device.id;
     throw new GatewayError('DEVICE_CONFLICT', `${deviceId} is ${device.status} and cannot get commands`);
   }
 
-  #newCommand({ deviceId, kind, payload, expiresInMs, idempotencyKey, actor }: NewCommand): Command {
+  #newCommand(wanted: NewCommand, deviceNumber: number): Command {
+    const { deviceId, kind, payload, expiresInMs, idempotencyKey, actor } = wanted;
     return {
       id: this.#newId(deviceId, idempotencyKey),
       seq: this.#nextSeq++,
       deviceId,
+      deviceNumber,
       kind,
       payload,
       idempotencyKey,
@@ -653,6 +662,10 @@ export class Commands {
 
 function wasGiven(delivery: Delivery): boolean {
   return delivery.kind === 'offline' ? delivery.wasSent : delivery.kind !== 'busy';
+}
+
+function isFor(device: { readonly id: number } | undefined, { deviceNumber }: Command): boolean {
+  return device?.id === deviceNumber;
 }
 
 function mayConnect(device: { readonly status: string } | undefined): boolean {

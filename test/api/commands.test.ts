@@ -22,7 +22,7 @@ async function open() {
     clock: { monotonicMs: () => 0 },
     random: () => 0.5,
     randomBytes,
-    device: (deviceId) => (callers[deviceId]?.kind === 'device' ? { status: 'active' } : undefined),
+    device: (deviceId) => (callers[deviceId]?.kind === 'device' ? { id: 1, status: 'active' } : undefined),
     log: createLog('silent'),
   });
   onTestFinished(() => commands.close());

@@ -53,8 +53,8 @@ class House {
   readonly machine = new FakeMachine();
   readonly line = new Line();
   readonly devices = new Map([
-    ['valve', 'active'],
-    ['siren', 'active'],
+    ['valve', { id: 1, status: 'active' }],
+    ['siren', { id: 2, status: 'active' }],
   ]);
   log = new MemorySessionLog();
   limits: Partial<CommandLimits> = {};
@@ -83,10 +83,7 @@ class House {
       clock: { monotonicMs: () => this.machine.monotonicMs },
       random: () => 0.5,
       randomBytes: (size) => Buffer.from(Array.from({ length: size }, () => Math.floor(this.random() * 256))),
-      device: (deviceId) => {
-        const status = this.devices.get(deviceId);
-        return status === undefined ? undefined : { status };
-      },
+      device: (deviceId) => this.devices.get(deviceId),
       log: createLog('silent'),
       limits: this.limits,
     });
@@ -452,7 +449,7 @@ test('a node that is asked over HTTP is given what it has not answered, until it
 test('a device that was revoked gets nothing any more', async () => {
   const house = await House.open();
   const command = await house.send({ kind: 'open' });
-  house.devices.set('valve', 'inactive');
+  house.devices.set('valve', { id: 1, status: 'inactive' });
   house.commands.withdraw('valve');
   house.line.wake('valve');
   await settled();
@@ -466,10 +463,34 @@ test('a device that was revoked gets nothing any more', async () => {
 test('a device that was revoked while no gateway ran gets nothing either', async () => {
   const house = await House.open();
   const command = await house.send({ kind: 'open' });
-  house.devices.delete('valve');
+  house.devices.set('valve', { id: 1, status: 'inactive' });
   await house.cut();
   expect(house.state(command)).toBe('failed');
 });
+
+test.each(['in the run', 'beside a stopped gateway'])(
+  'another device that is given the id of one that was removed %s gets nothing of its predecessor',
+  async (when) => {
+    const house = await House.open();
+    await house.send({ kind: 'open', idempotencyKey: 'k' });
+    const done = await house.send({ kind: 'close' });
+    await house.acknowledge('close', { id: done.id });
+    house.devices.set('valve', { id: 3, status: 'active' });
+    if (when === 'in the run') {
+      house.commands.forget('valve');
+      expect(house.commands.list('valve')).toEqual([]);
+    }
+    await house.cut();
+    house.line.wake('valve');
+    await settled();
+    expect([house.commands.list('valve'), house.line.got]).toEqual([[], []]);
+    expect(house.commands.stats()).toMatchObject({ pending: 0, remembered: 0, bytes: 0, damagedRecords: 0 });
+    // The key is free again.
+    await house.send({ kind: 'close', idempotencyKey: 'k' });
+    await settled();
+    expect(house.line.kinds).toEqual(['close']);
+  },
+);
 
 test.each([
   ['a kind of two levels', { kind: 'a/b' }, 'kind: expected'],
@@ -500,10 +521,10 @@ test('what waits is bounded for each device, for all, and in bytes; finished com
   await house.send({ kind: 'a' });
   await house.send({ kind: 'b' });
   await expect(house.send({ kind: 'c' })).rejects.toMatchObject({ code: 'COMMANDS_FULL' });
-  house.devices.set('lamp', 'active');
+  house.devices.set('lamp', { id: 3, status: 'active' });
   await house.send({ kind: 'a', deviceId: 'siren' });
   await expect(house.send({ kind: 'a', deviceId: 'lamp' })).rejects.toMatchObject({ code: 'COMMANDS_FULL' });
-  house.commands.withdraw('valve', 'for the test');
+  house.commands.withdraw('valve');
   for (let count = 0; count < 5; count += 1) {
     const command = await house.send({ kind: 'fill', payload: { text: 'x'.repeat(200) } });
     await house.commands.cancel('valve', command.id, 'anna');
@@ -551,6 +572,7 @@ test('whatever happens in whatever order, with power cuts in between: nothing ac
       const outcomes: Delivery[] = [
         { kind: 'offline', wasSent: true },
         { kind: 'unanswered' },
+        { kind: 'busy' },
         { kind: 'taken' },
       ];
       let flaky = 0;
@@ -560,7 +582,7 @@ test('whatever happens in whatever order, with power cuts in between: nothing ac
         if (over.has(last.id)) wrong.push('delivered though it was over');
         if (house.machine.trueMs - (acceptedMs ?? Infinity) >= hourMs) wrong.push('delivered though expired');
         flaky = Math.max(0, flaky - 1);
-        return flaky > 0 ? outcomes[flaky % 3]! : { kind: 'taken' };
+        return flaky > 0 ? outcomes[flaky % 4]! : { kind: 'taken' };
       };
       for (const now of steps) {
         const chosen =
@@ -602,7 +624,7 @@ test('whatever happens in whatever order, with power cuts in between: nothing ac
             await house.cut(now.offMs);
             break;
           case 'flaky':
-            flaky = 3;
+            flaky = 4;
         }
         await settled();
       }
