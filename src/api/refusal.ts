@@ -31,7 +31,8 @@ const table: readonly (readonly [RegExp, number, number?])[] = [
   [/^HOST_UNKNOWN$/, 421],
   [/^METHOD_UNSUPPORTED$/, 501],
   [/^RATE_LIMITED$/, 429, 1],
-  [/^(OVERLOADED|.*_BUSY|.*_UNAVAILABLE)$/, 503, 1],
+  // Cancelled: by a client that has gone, which is no fault, or by a gateway that stops.
+  [/^(OVERLOADED|.*_BUSY|.*_UNAVAILABLE|.*_CANCELLED)$/, 503, 1],
   // The disk: what is refused now may be taken once there is room, or the card is back.
   [/^(JOURNAL_.*|STORE_FAILED|DATA_UNWRITABLE|DISK_.*)$/, 503, 10],
   [/_INVALID$/, 400],

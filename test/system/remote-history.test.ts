@@ -65,4 +65,7 @@ test('a question ends in InfluxDB as well when its client hangs up', async () =>
   socket.destroy();
   await until(() => server.gone() === 1);
   await until(() => gateway.figures().remoteQuery?.cancelled === 1);
+  // Nor is it a fault of the gateway, to be logged and counted as one.
+  await ask({ port }, '/health');
+  expect(gateway.figures().api?.failed).toBe(0);
 });
