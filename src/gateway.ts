@@ -22,6 +22,7 @@ import type { Health } from './api/health.ts';
 import { adminRoutes } from './api/routes/admin.ts';
 import { alarmRoutes } from './api/routes/alarms.ts';
 import { commandRoutes } from './api/routes/commands.ts';
+import { dashboardRoutes } from './api/routes/dashboard.ts';
 import { deviceRoutes } from './api/routes/devices.ts';
 import { enrolmentRoutes } from './api/routes/enrolment.ts';
 import { gatewayRoutes } from './api/routes/gateway.ts';
@@ -634,7 +635,8 @@ async function start(
         ...influxdbRoutes(telemetry),
         ...enrolmentRoutes(devices, config.topicRoot),
         ...deviceRoutes(devices, { wallMs: () => dates.wallMs() }),
-        ...adminRoutes(devices, figures),
+        ...adminRoutes(devices),
+        ...dashboardRoutes(devices, figures, () => now().wallMs),
       ],
       version: parts.version,
       authenticate: everyCaller(noticed(devices), people),

@@ -3,11 +3,13 @@
 
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import * as v from 'valibot';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { deviceKeys } from '../../src/api/access.ts';
 import type { GatewayFigures } from '../../src/api/figures.ts';
 import type { Caller } from '../../src/api/route.ts';
 import { adminRoutes } from '../../src/api/routes/admin.ts';
+import { dashboardRoutes } from '../../src/api/routes/dashboard.ts';
 import { deviceRoutes } from '../../src/api/routes/devices.ts';
 import { enrolmentRoutes } from '../../src/api/routes/enrolment.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
@@ -52,12 +54,14 @@ async function house() {
   const figures = () => {
     throw new Error('no figures here');
   };
+  const routes = [
+    ...enrolmentRoutes(devices, 'iotflow'),
+    ...deviceRoutes(devices, clock),
+    ...adminRoutes(devices),
+    ...dashboardRoutes(devices, figures as () => GatewayFigures, () => 0),
+  ];
   const api = await openApi({
-    routes: [
-      ...enrolmentRoutes(devices, 'iotflow'),
-      ...deviceRoutes(devices, clock),
-      ...adminRoutes(devices, figures as () => GatewayFigures),
-    ],
+    routes,
     authenticate: { key: (text) => users[text] ?? keys.key(text) },
     audit: { record: async (fact) => void audited.push(fact) },
   });
@@ -65,7 +69,18 @@ async function house() {
     const text = typeof body === 'string' ? body : JSON.stringify(body);
     const reply = await ask(api, `/api/v1${path}`, method, headers, text ?? '');
     // biome-ignore lint/suspicious/noExplicitAny: what a client would see
-    return { status: reply.status, body: JSON.parse(reply.body) as any };
+    const answer = JSON.parse(reply.body) as any;
+    const asked = routes.find((found) => {
+      const pattern = found.path.replace('/api/v1', '').replaceAll(/\{\w+\}/g, '[^/?]+');
+      return found.method === method && new RegExp(`^${pattern}(\\?.*)?$`).test(path);
+    });
+    const form = asked?.answers[reply.status];
+    // Whatever is asked here has the form that the document says it has.
+    if (typeof form === 'object' && form.schema !== undefined) {
+      const { issues = [] } = v.safeParse(form.schema, answer);
+      expect(issues.map((issue) => `${path} ${v.getDotPath(issue)}: ${issue.message}`)).toEqual([]);
+    }
+    return { status: reply.status, body: answer };
   };
   return { ...devices, now, send, audited };
 }

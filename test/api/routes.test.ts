@@ -8,6 +8,7 @@ import { type Caller, type Route, route } from '../../src/api/route.ts';
 import { adminRoutes } from '../../src/api/routes/admin.ts';
 import { alarmRoutes } from '../../src/api/routes/alarms.ts';
 import { commandRoutes } from '../../src/api/routes/commands.ts';
+import { dashboardRoutes } from '../../src/api/routes/dashboard.ts';
 import { deviceRoutes } from '../../src/api/routes/devices.ts';
 import { enrolmentRoutes } from '../../src/api/routes/enrolment.ts';
 import { gatewayRoutes } from '../../src/api/routes/gateway.ts';
@@ -279,7 +280,8 @@ describe('every route the gateway has', () => {
     ...gatewayRoutes(figures as () => GatewayFigures),
     ...enrolmentRoutes(devices, 'iotflow'),
     ...deviceRoutes(devices, { wallMs: () => 0 }),
-    ...adminRoutes(devices, figures as () => GatewayFigures),
+    ...adminRoutes(devices),
+    ...dashboardRoutes(devices, figures as () => GatewayFigures, () => 0),
   ];
 
   // One column a caller: on this machine, and on another without TLS. `+` is let in.

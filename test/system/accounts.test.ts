@@ -108,16 +108,29 @@ test('a device that registers over HTTP in a pairing window is let in over MQTT,
 test('the dashboard sums up what runs, for a service account', async () => {
   const gateway = await openGateway(tempFolder());
   const service = await connectDevice(gateway, 'home', { service: true });
-  await ask(gateway, 'devices.add', { device_id: 'probe' });
+  await ask(gateway, 'devices.add', { device_id: 'probe', type: 'leak_probe' });
   const key = { 'x-api-key': service.apiKey };
   const { status, body } = await request({ port: gateway.ports.http }, '/api/v1/admin/dashboard', 'GET', key);
   expect(status).toBe(200);
   expect(JSON.parse(body)).toMatchObject({
     status: 'success',
-    device_stats: { total: 2, active: 2, inactive: 0, maintenance: 0, pending: 0, online: 1, offline: 1 },
+    device_stats: {
+      total: 2,
+      active: 2,
+      inactive: 0,
+      maintenance: 0,
+      pending: 0,
+      online: 1,
+      offline: 1,
+      by_type: { '': 1, leak_probe: 1 },
+    },
+    recent_devices: [{ device_id: 'probe' }, { device_id: 'home' }],
+    recently_seen: [{ device_id: 'home', online: true }],
     telemetry_stats: { points_since_start: 0 },
     alarm_stats: { count: 0 },
-    backlog: { points: 0 },
+    command_stats: { pending: 0 },
+    user_stats: { users: 0 },
+    backlog: { points: 0, state: 'disabled' },
   });
 });
 

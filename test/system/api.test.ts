@@ -3,7 +3,11 @@
 import { Validator } from '@seriousme/openapi-schema-validator';
 import * as v from 'valibot';
 import { expect, test } from 'vitest';
+import { adminRoutes } from '../../src/api/routes/admin.ts';
 import { alarmRoutes } from '../../src/api/routes/alarms.ts';
+import { dashboardRoutes } from '../../src/api/routes/dashboard.ts';
+import { deviceRoutes } from '../../src/api/routes/devices.ts';
+import { enrolmentRoutes } from '../../src/api/routes/enrolment.ts';
 import { gatewayRoutes } from '../../src/api/routes/gateway.ts';
 import { pageRoutes } from '../../src/api/routes/pages.ts';
 import { ask, type Reply } from '../support/api.ts';
@@ -93,12 +97,21 @@ test('the OpenAPI document is valid, has every route, and the gateway answers as
   const { valid, errors } = await new Validator().validate(structuredClone(document));
   expect({ valid, errors }).toEqual({ valid: true, errors: undefined });
 
+  const devices = {} as Parameters<typeof adminRoutes>[0];
   // The same schemas the document is made of.
   const schemas = new Map(
     [
       ...pageRoutes({ health: () => gateway.health(), metrics: () => [] }),
       ...alarmRoutes({} as Parameters<typeof alarmRoutes>[0]),
       ...gatewayRoutes(() => gateway.figures()),
+      ...enrolmentRoutes(devices, 'iotflow'),
+      ...deviceRoutes(devices, { wallMs: () => 0 }),
+      ...adminRoutes(devices),
+      ...dashboardRoutes(
+        devices,
+        () => gateway.figures(),
+        () => 0,
+      ),
     ].map(({ method, path, answers }) => [`${method} ${path}`, answers]),
   );
   const described = Object.entries(document.paths).flatMap(([path, methods]) =>

@@ -4,6 +4,16 @@ import * as v from 'valibot';
 import { shownTime } from '../../platform/shown-time.ts';
 import type { RegistryParts } from '../../registry/operations.ts';
 import {
+  addedDevice,
+  bothConfigs,
+  changedDevice,
+  devicePage,
+  newKey,
+  oneDevice,
+  setConfig,
+  wholeDevice,
+} from '../device-answers.ts';
+import {
   deviceIdText,
   deviceName,
   deviceOf,
@@ -13,8 +23,6 @@ import {
   graceBody,
   jsonObject,
 } from '../device-input.ts';
-import { type GatewayFigures, healthOf } from '../figures.ts';
-import { answerHealth } from '../health.ts';
 import { type Answer, actorOf, type Method, type Route, type RouteRequest, route } from '../route.ts';
 
 const limitDefault = 100;
@@ -40,12 +48,7 @@ const changesBody = v.strictObject({
   ...factEntries,
 });
 
-function sum(values: Readonly<Record<string, number>>): number {
-  return Object.values(values).reduce((total, value) => total + value, 0);
-}
-
-export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures): Route[] {
-  const { registry, presence, configs, show, showConfig } = parts;
+export function adminRoutes({ registry, configs, show, showConfig }: RegistryParts): Route[] {
   const update = async ({
     params,
     body: { status, ...facts },
@@ -72,7 +75,11 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       audit: 'device.update',
       params: deviceRef,
       body: changesBody,
-      answers: { 200: 'The device', ...unknown, 409: 'The name is taken, or the device waits for approval' },
+      answers: {
+        200: { description: 'The device', schema: changedDevice },
+        ...unknown,
+        409: 'The name is taken, or the device waits for approval',
+      },
       handle: update,
     });
   return [
@@ -83,7 +90,9 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       summary: 'The devices, in the order of their ids',
       access: ['service', 'viewer'],
       query: listQuery,
-      answers: { 200: 'A page of them; `next` leads on, null at the end' },
+      answers: {
+        200: { description: 'A page of them; `next` leads on, null at the end', schema: devicePage },
+      },
       handle: ({ query: { limit, after = '', status, type } }) => {
         const all = registry.list();
         const found = all.filter(
@@ -112,7 +121,10 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
         service: v.optional(v.boolean('true or false')),
         ...factEntries,
       }),
-      answers: { 201: 'The device and its key, told this once', 409: 'The id or the name is taken' },
+      answers: {
+        201: { description: 'The device and its key, told this once', schema: addedDevice },
+        409: 'The id or the name is taken',
+      },
       handle: async ({ body: { device_id, service = false, ...facts } }) => {
         const { device, apiKey } = await registry.add({ deviceId: device_id, service, ...factsOf(facts) });
         return {
@@ -129,7 +141,13 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       summary: 'Everything known of a device',
       access: ['service', 'viewer'],
       params: deviceRef,
-      answers: { 200: 'The device, its keys without their texts, its configurations', ...unknown },
+      answers: {
+        200: {
+          description: 'The device, its keys without their texts, its configurations',
+          schema: wholeDevice,
+        },
+        ...unknown,
+      },
       handle: async ({ params }) => {
         const device = deviceOf(registry, params.id);
         const keys = device.keys.map(({ keyId, createdMs, expiresMs }) => ({
@@ -177,7 +195,7 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       audit: 'device.rotate',
       params: deviceRef,
       body: graceBody,
-      answers: { 200: 'The new key, told this once', ...unknown },
+      answers: { 200: { description: 'The new key, told this once', schema: newKey }, ...unknown },
       handle: async ({ params, body }) => {
         const graceMs = (body?.grace_seconds ?? 0) * 1000;
         const { device, apiKey } = await registry.rotate(deviceOf(registry, params.id).deviceId, { graceMs });
@@ -196,7 +214,7 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       access: ['admin'],
       audit: 'device.revoke',
       params: deviceRef,
-      answers: { 200: 'The device, inactive', ...unknown },
+      answers: { 200: { description: 'The device, inactive', schema: oneDevice }, ...unknown },
       handle: async ({ params }) => {
         const device = await registry.revoke(deviceOf(registry, params.id).deviceId);
         const body = { status: 'success', device: show(device) };
@@ -210,7 +228,7 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       summary: 'What a device is to be set to, and what it last said it is',
       access: ['service', 'viewer'],
       params: deviceRef,
-      answers: { 200: 'Both, with their versions', ...unknown },
+      answers: { 200: { description: 'Both, with their versions', schema: bothConfigs }, ...unknown },
       handle: async ({ params }) => {
         const device = deviceOf(registry, params.id);
         return { status: 200, body: { device_id: device.deviceId, ...showConfig(await configs.of(device)) } };
@@ -225,7 +243,13 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
       audit: 'device.configure',
       params: deviceRef,
       body: jsonObject,
-      answers: { 200: 'Both, with their versions, and the command that takes it there', ...unknown },
+      answers: {
+        200: {
+          description: 'Both, with their versions, and the command that takes it there',
+          schema: setConfig,
+        },
+        ...unknown,
+      },
       handle: async (request) => {
         const { params, body } = request;
         const device = deviceOf(registry, params.id);
@@ -236,48 +260,6 @@ export function adminRoutes(parts: RegistryParts, figures: () => GatewayFigures)
           status: 200,
           body: { device_id: device.deviceId, ...both, command: sent },
           audited: { target: device.deviceId, detail: { version: both.desired.version } },
-        };
-      },
-    }),
-    route({
-      method: 'GET',
-      path: '/api/v1/admin/dashboard',
-      tag: 'admin',
-      summary: 'The gateway in figures',
-      access: ['service', 'viewer'],
-      answers: { 200: 'Devices, readings, alarms, what waits, what is stored' },
-      handle: () => {
-        const now = figures();
-        const { journal, ingest, alarms } = now;
-        const devices = registry.list();
-        const byStatus = statuses.map((status) => [
-          status,
-          devices.filter((d) => d.status === status).length,
-        ]);
-        const online = presence.online;
-        return {
-          status: 200,
-          body: {
-            status: 'success',
-            gateway_id: now.gatewayId,
-            version: now.version,
-            uptime_seconds: Math.floor(now.uptimeMs / 1000),
-            health: answerHealth(healthOf(now)).body,
-            device_stats: {
-              total: devices.length,
-              ...Object.fromEntries(byStatus),
-              online,
-              offline: devices.length - online,
-            },
-            telemetry_stats: { messages_since_start: ingest.messages, points_since_start: ingest.points },
-            alarm_stats: { count: alarms.list.length, sound: alarms.sound, states: alarms.states },
-            backlog: { points: sum(journal.pending), state: now.forwarder.state },
-            storage: {
-              ring_segments: journal.ring.segments,
-              ring_segments_used: journal.ring.used,
-              dead_letters: journal.deadLetters.letters,
-            },
-          },
         };
       },
     }),

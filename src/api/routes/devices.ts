@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import { shownTime } from '../../platform/shown-time.ts';
 import type { Device } from '../../registry/device.ts';
 import type { RegistryParts } from '../../registry/operations.ts';
+import { bothConfigs, heard, newKey, ownStatus, reportedConfig } from '../device-answers.ts';
 import { factEntries, factsOf, graceBody, jsonObject } from '../device-input.ts';
 import { type Caller, type Route, route } from '../route.ts';
 
@@ -32,7 +33,7 @@ export function deviceRoutes(
       tag: 'devices',
       summary: 'What the gateway knows of the device that asks',
       access: ['device', 'service'],
-      answers: { 200: 'The device' },
+      answers: { 200: { description: 'The device', schema: ownStatus } },
       handle: ({ caller }) => {
         const device = show(callerDevice(caller));
         return { status: 200, body: { status: 'success', device: { ...device, is_online: device.online } } };
@@ -44,7 +45,7 @@ export function deviceRoutes(
       tag: 'devices',
       summary: 'Say that the device is there',
       access: ['device', 'service'],
-      answers: { 200: 'It was heard' },
+      answers: { 200: { description: 'It was heard', schema: heard } },
       handle: ({ caller }) => {
         const { deviceId, id } = callerDevice(caller);
         presence.said(deviceId, 'heartbeat');
@@ -66,7 +67,7 @@ export function deviceRoutes(
       tag: 'devices',
       summary: 'What the device is to be set to, and what it last said it is',
       access: ['device', 'service'],
-      answers: { 200: 'Both, with their versions' },
+      answers: { 200: { description: 'Both, with their versions', schema: bothConfigs } },
       handle: async ({ caller }) => {
         const device = callerDevice(caller);
         return { status: 200, body: { device_id: device.deviceId, ...showConfig(await configs.of(device)) } };
@@ -93,7 +94,7 @@ export function deviceRoutes(
           ),
         ),
       }),
-      answers: { 200: 'The device and both configurations' },
+      answers: { 200: { description: 'The device and both configurations', schema: reportedConfig } },
       handle: async ({ caller, body }) => {
         const { status, config, desired_version: desiredVersion } = body;
         const facts = { ...factsOf(body), ...(status === undefined ? {} : { status }) };
@@ -114,7 +115,7 @@ export function deviceRoutes(
       access: ['device', 'service'],
       audit: 'device.rotate',
       body: graceBody,
-      answers: { 200: 'The new key, told this once' },
+      answers: { 200: { description: 'The new key, told this once', schema: newKey } },
       handle: async ({ caller, body }) => {
         const graceMs = (body?.grace_seconds ?? graceSeconds) * 1000;
         const { device, apiKey } = await registry.rotate(callerDevice(caller).deviceId, { graceMs });

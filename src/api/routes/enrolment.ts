@@ -5,6 +5,7 @@ import * as v from 'valibot';
 import { shownTime } from '../../platform/shown-time.ts';
 import type { EnrolmentToken } from '../../registry/enrolment.ts';
 import type { RegistryParts } from '../../registry/operations.ts';
+import { addedToken, pairingWindow, registered, tokenList } from '../device-answers.ts';
 import { deviceIdText, deviceName, factEntries, factsOf } from '../device-input.ts';
 import { type Answer, type Route, route } from '../route.ts';
 
@@ -51,7 +52,7 @@ export function enrolmentRoutes({ registry, enrolment }: RegistryParts, root: st
         enrolment_token: v.optional(tokenText),
       }),
       answers: {
-        201: 'The device and its key, told this once',
+        201: { description: 'The device and its key, told this once', schema: registered },
         403: 'No window is open, no token was given, and nobody may wait',
         409: 'The name or the device id is taken',
         507: 'There are as many devices, or as many that wait, as there may be',
@@ -105,7 +106,7 @@ export function enrolmentRoutes({ registry, enrolment }: RegistryParts, root: st
       tag: 'enrolment',
       summary: 'Whether a pairing window is open, and for how long',
       access: ['viewer'],
-      answers: { 200: 'The window' },
+      answers: { 200: { description: 'The window', schema: pairingWindow } },
       handle: pairing,
     }),
     route({
@@ -118,7 +119,7 @@ export function enrolmentRoutes({ registry, enrolment }: RegistryParts, root: st
       body: v.optional(
         v.strictObject({ seconds: v.optional(whole(10, 3_600)), devices_max: v.optional(whole(1, 100)) }),
       ),
-      answers: { 200: 'The window' },
+      answers: { 200: { description: 'The window', schema: pairingWindow } },
       handle: ({ body }) => {
         enrolment.openPairing({ forMs: (body?.seconds ?? 300) * 1000, devicesMax: body?.devices_max ?? 10 });
         return pairing();
@@ -131,7 +132,7 @@ export function enrolmentRoutes({ registry, enrolment }: RegistryParts, root: st
       summary: 'Close the pairing window',
       access: ['admin'],
       audit: 'pairing.close',
-      answers: { 200: 'The window' },
+      answers: { 200: { description: 'The window', schema: pairingWindow } },
       handle: () => {
         enrolment.closePairing();
         return pairing();
@@ -143,7 +144,7 @@ export function enrolmentRoutes({ registry, enrolment }: RegistryParts, root: st
       tag: 'enrolment',
       summary: 'The enrolment tokens that were not used',
       access: ['admin'],
-      answers: { 200: 'The tokens, without their texts' },
+      answers: { 200: { description: 'The tokens, without their texts', schema: tokenList } },
       handle: () => {
         const tokens = enrolment.tokens().map(showToken);
         return { status: 200, body: { tokens, count: tokens.length } };
@@ -164,7 +165,10 @@ export function enrolmentRoutes({ registry, enrolment }: RegistryParts, root: st
           location: factEntries.location,
         }),
       ),
-      answers: { 201: 'The token, told this once', 507: 'There are as many as there may be' },
+      answers: {
+        201: { description: 'The token, told this once', schema: addedToken },
+        507: 'There are as many as there may be',
+      },
       handle: async ({ body = {} }) => {
         const { token, text } = await enrolment.addToken((body.hours ?? 24) * 3_600_000, factsOf(body));
         return {
