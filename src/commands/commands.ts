@@ -78,6 +78,8 @@ export interface CommandsOptions {
   readonly device: (deviceId: string) => { readonly id: number; readonly status: string } | undefined;
   readonly log: Log;
   readonly limits?: Partial<CommandLimits>;
+  /** How long a new command waits for the disk before it goes without. */
+  readonly diskPatienceMs?: number;
 }
 
 export interface NewCommand {
@@ -93,6 +95,8 @@ export interface NewCommand {
 const payloadBytesMax = 8_192;
 const expiresInMsMax = 30 * 86_400_000;
 const tickMs = 1000;
+/** A card takes a commit in less, or hangs. */
+const diskPatienceMs = 250;
 /** What is wanted now makes obsolete what was wanted before. */
 const replacingKinds: ReadonlySet<string> = new Set(['config']);
 
@@ -126,6 +130,8 @@ export class Commands {
   /** Durable, or being made so, in the state they are in now. */
   readonly #saving = new Map<Command, Promise<void>>();
   readonly #unsaved = new WeakSet<Command>();
+  /** Not durable yet, and not given to anybody. */
+  readonly #fresh = new Set<Command>();
   /** So that a message that is taken again answers the same command. */
   readonly #answered = new WeakMap<Message, Command>();
   readonly #listeners: ((command: Command) => void)[] = [];
@@ -184,8 +190,9 @@ export class Commands {
   }
 
   /**
-   * Resolves when the command is durable. Its delivery begins at once, beside that: who closes a valve does not wait
-   * for a card. Rejected, it may have reached its device all the same.
+   * Resolves when the command is durable. It goes to its device then, or a moment later if the card hangs: who closes a
+   * valve does not wait for that. So a full disk refuses a command whole; rejected later than that, it may have reached
+   * its device all the same.
    * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_CONFLICT` (it may not connect), `COMMAND_INVALID`,
    * `COMMAND_CONFLICT` (the key names another command), `COMMANDS_FULL`, and as the journal does.
    */
@@ -208,13 +215,19 @@ export class Commands {
     this.#makeRoom(lane, command.bytes);
     this.#add(lane, command);
     this.#counts.submitted += 1;
-    const saved = this.#save(command);
-    this.#deliverNext(lane);
+    this.#fresh.add(command);
+    const release = (): void => {
+      if (this.#fresh.delete(command)) this.#deliverNext(lane);
+    };
+    const patience = setTimeout(release, this.#options.diskPatienceMs ?? diskPatienceMs).unref();
     try {
-      await saved;
+      await this.#save(command);
     } catch (error) {
       this.#forget(lane, command);
       throw error;
+    } finally {
+      clearTimeout(patience);
+      release();
     }
     this.#replaceOlder(lane);
     this.#tell(command);
@@ -240,7 +253,7 @@ export class Commands {
     const lane = this.#lanes.get(deviceId);
     if (lane === undefined) return [];
     this.#expire(lane);
-    const given = [...lane.pending].filter((command) => this.#mayGo(command));
+    const given = [...lane.pending].filter((command) => !this.#fresh.has(command) && this.#mayGo(command));
     for (const command of given) {
       command.attempts += 1;
       this.#counts.attempts += 1;
@@ -465,6 +478,7 @@ export class Commands {
     if (lane.pending.delete(command)) this.#pending -= 1;
     lane.finished.delete(command);
     this.#finished.delete(command);
+    this.#fresh.delete(command);
     lane.dueMs.delete(command);
     this.#bytes -= command.bytes;
     if (lane.byId.get(command.id) === command) lane.byId.delete(command.id);
@@ -595,8 +609,8 @@ export class Commands {
         if (isAgain && isDue && this.#mayGo(command)) return command;
         continue;
       }
-      // Held back, or waiting to be tried again: those behind it wait as well.
-      return isDue && this.#mayGo(command) ? command : undefined;
+      // New, held back, or waiting to be tried again: those behind it wait as well.
+      return isDue && !this.#fresh.has(command) && this.#mayGo(command) ? command : undefined;
     }
     return undefined;
   }

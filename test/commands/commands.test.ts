@@ -9,6 +9,7 @@ import type { TimeBase } from '../../src/platform/time-base.ts';
 import { seededRandom } from '../../src/simulator/random.ts';
 import { FakeMachine } from '../support/fake-machine.ts';
 import { MemorySessionLog } from '../support/session-log.ts';
+import { until } from '../support/until.ts';
 
 const hourMs = 3_600_000;
 const synchronized = { kind: 'synchronized', source: 'a time server' } as const;
@@ -61,10 +62,13 @@ class House {
   time!: TimeBase;
   commands!: Commands;
   random = seededRandom(7);
+  /** Forever, unless a test is about it. */
+  diskPatienceMs = 1_000_000;
 
-  static async open(limits: Partial<CommandLimits> = {}): Promise<House> {
+  static async open(limits: Partial<CommandLimits> = {}, diskPatienceMs?: number): Promise<House> {
     const house = new House();
     house.limits = limits;
+    house.diskPatienceMs = diskPatienceMs ?? house.diskPatienceMs;
     house.machine.verdict = synchronized;
     await house.start();
     onTestFinished(() => house.stop());
@@ -86,6 +90,7 @@ class House {
       device: (deviceId) => this.devices.get(deviceId),
       log: createLog('silent'),
       limits: this.limits,
+      diskPatienceMs: this.diskPatienceMs,
     });
     this.commands.attach(this.line);
   }
@@ -133,14 +138,13 @@ async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
-test('a device that listens has the command before the caller has its answer', async () => {
-  const house = await House.open();
+test('a device that listens has the command before the caller has its answer where the card hangs', async () => {
+  const house = await House.open({}, 1);
   house.line.wake('valve');
   let release: () => void = () => undefined;
   house.log.beforeWrite = () => new Promise((resolve) => (release = resolve));
   const sent = house.send({ kind: 'close', payload: { speed: 3 } });
-  await settled();
-  expect(house.line.got).toHaveLength(1);
+  await until(() => house.line.got.length === 1);
   house.log.beforeWrite = undefined;
   release();
   const command = await sent;
@@ -340,12 +344,12 @@ test('the same idempotency key is the same command, also for a caller that asks 
 });
 
 test('a caller that saw no answer because the power failed asks again, and the device knows the copy by its id', async () => {
-  const house = await House.open();
+  const house = await House.open({}, 1);
   house.line.wake('valve');
   house.log.beforeWrite = () => new Promise(() => undefined);
   const wanted = { kind: 'open', idempotencyKey: 'now' };
   void house.send(wanted);
-  await settled();
+  await until(() => house.line.got.length === 1);
   house.log = house.log.afterPowerCut();
   house.machine.boot(0);
   await house.start();
@@ -355,12 +359,14 @@ test('a caller that saw no answer because the power failed asks again, and the d
   expect(first?.id).toBe(second?.id);
 });
 
-test('a command that cannot be stored is refused, and the key is free again', async () => {
+test('a command that cannot be stored is refused whole, and the key is free again', async () => {
   const house = await House.open();
+  house.line.wake('valve');
   house.log.beforeWrite = () => Promise.reject(new Error('no room'));
   await expect(house.send({ kind: 'open', idempotencyKey: 'x' })).rejects.toThrow('no room');
   house.log.beforeWrite = undefined;
-  expect(house.commands.list('valve')).toEqual([]);
+  await settled();
+  expect([house.commands.list('valve'), house.line.got]).toEqual([[], []]);
   await house.send({ kind: 'open', idempotencyKey: 'x' });
   expect(house.commands.stats()).toMatchObject({ pending: 1 });
 });

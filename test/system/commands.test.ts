@@ -2,7 +2,9 @@ import { connectAsync, type MqttClient } from 'mqtt';
 import { expect, test } from 'vitest';
 import type { ShownCommand } from '../../src/commands/shown.ts';
 import type { Gateway } from '../../src/gateway.ts';
+import { ask as askHttp } from '../support/api.ts';
 import { connectDevice, openGateway } from '../support/gateway.ts';
+import { canMount, fillDisk, smallDisk } from '../support/small-disk.ts';
 import { tempFolder } from '../support/temp.ts';
 import { until } from '../support/until.ts';
 
@@ -93,3 +95,57 @@ test('a device that is revoked has nothing more waiting for it', async () => {
   expect(await show(gateway, sent)).toMatchObject({ state: 'failed' });
   await expect(send(gateway, 'open')).rejects.toMatchObject({ code: 'DEVICE_CONFLICT' });
 });
+
+test.skipIf(!canMount())(
+  'a command that a full disk refuses is told 503 and not given to its device; once there is room, the same is taken (needs root)',
+  { timeout: 60_000 },
+  async () => {
+    const disk = smallDisk(64);
+    const gateway = await openGateway(disk, { journal: { ring_segments: 4 } });
+    await ask(gateway, 'users.add', { name: 'anna', role: 'admin', password: 'three blind mice' });
+    const { token } = (await ask(gateway, 'users.token_add', { name: 'anna', label: 'test' })) as {
+      token: string;
+    };
+    const device = await connectDevice(gateway, 'valve');
+    const got = listen(device, ({ id }) => JSON.stringify({ id, status: 'ok' }));
+    await device.subscribeAsync(`${topics}/+`, { qos: 1 });
+    const headers = { 'x-api-key': token, 'content-type': 'application/json' };
+    const path = '/api/v1/devices/valve/commands';
+    const give = (kind: string) => {
+      const body = JSON.stringify({ kind, idempotency_key: kind });
+      return askHttp({ port: gateway.ports.http }, path, 'POST', headers, body);
+    };
+    expect((await give('before')).status).toBe(202);
+
+    const makeRoom = fillDisk(disk);
+    // What is kept for events is used up as well.
+    const payload = { text: 'x'.repeat(8_000) };
+    const codes = new Set<string>();
+    await until(async () => {
+      const code = await send(gateway, 'fill', { payload }).then(
+        () => 'taken',
+        (error: { code: string }) => error.code,
+      );
+      codes.add(code);
+      return code === 'JOURNAL_FULL';
+    });
+    // So many wait for the device now and then.
+    expect([...codes].filter((code) => code !== 'COMMANDS_FULL')).toEqual(['taken', 'JOURNAL_FULL']);
+    const refused = await give('close');
+    expect([refused.status, refused.headers['retry-after'], JSON.parse(refused.body)]).toMatchObject([
+      503,
+      '10',
+      { error: { code: 'JOURNAL_FULL' } },
+    ]);
+    const list = async () => {
+      const reply = await askHttp({ port: gateway.ports.http }, path, 'GET', headers);
+      return (JSON.parse(reply.body) as { commands: ShownCommand[] }).commands;
+    };
+    expect((await list()).map(({ kind }) => kind)).not.toContain('close');
+
+    makeRoom();
+    await until(async () => (await give('close')).status === 202);
+    await until(async () => (await list()).at(-1)?.state === 'acknowledged');
+    expect(got.filter((kind) => kind === 'close')).toEqual(['close']);
+  },
+);
