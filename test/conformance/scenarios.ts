@@ -1023,6 +1023,52 @@ scenario(
   },
 );
 
+scenario(
+  'a reason that would make the answer too large for the client is left out',
+  [],
+  ['3.2.2-19', '3.4.2-2', '3.5.2-2', '3.14.2-3'],
+  async (bench) => {
+    const properties = { maximumPacketSize: 20 };
+    const stranger = await bench.open();
+    const answers = [
+      await stranger.login(bench.account, { clientId: 'x', password: Buffer.from('wrong'), properties }),
+    ];
+    const wire = await bench.client('a', { properties });
+    wire.publish('iotflow/devices/someone-else/telemetry/x', 'x', { qos: 1, messageId: 4 });
+    answers.push(await wire.next('puback'));
+    wire.publish('iotflow/devices/someone-else/telemetry/x', 'x', { qos: 2, messageId: 5 });
+    answers.push(await wire.next('pubrec'));
+    wire.raw([0x36, 0]);
+    await wire.ended();
+    answers.push(...wire.packets);
+    for (const { cmd, properties: said } of answers) assert.equal(said?.reasonString, undefined, cmd);
+  },
+);
+
+scenario(
+  'user properties of different names keep their order among each other',
+  [],
+  ['3.3.2-18'],
+  async (bench) => {
+    const reader = await bench.client('reader');
+    await subscribe(reader, bench.filter);
+    const seen: Buffer[] = [];
+    reader.stream.on('data', (bytes: Buffer) => seen.push(bytes));
+    const string = (content: string) => Buffer.from(`\0${String.fromCharCode(content.length)}${content}`);
+    const pairs = Buffer.concat(
+      [
+        ['a', '1'],
+        ['b', '2'],
+        ['a', '3'],
+      ].flatMap(([name = '', value = '']) => [Buffer.from([0x26]), string(name), string(value)]),
+    );
+    const body = Buffer.concat([string(bench.topic('x')), Buffer.from([pairs.length]), pairs]);
+    (await bench.client('a')).raw(Buffer.concat([Buffer.from([0x30, body.length]), body]));
+    await reader.next('publish');
+    assert.ok(Buffer.concat(seen).includes(pairs));
+  },
+);
+
 function shared(bench: Bench): string {
   return `$share/group/${bench.filter}`;
 }

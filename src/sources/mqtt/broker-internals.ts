@@ -10,7 +10,8 @@
 //  4. `client.deliver0` and `deliverQoS` are captured by every subscription: ours are the client's `Delivery`.
 //  5. aedes reads with `conn.read(null)`: that is where the packet guard stands.
 //  6. The keep-alive timer is refreshed by packets only: while we hold a client's packets we refresh it.
-//  7. `_parser` emits `packet`; its one listener handles it. `outgoingStream` is asked for right after CONNACK.
+//  7. `_parser` emits `packet`; its one listener handles it. `_parseProperties` and `_parseStringPair` are called as its
+//     methods. `outgoingStream` is asked for right after CONNACK.
 //  8. `_nextBatch` reads on: aedes itself does so only for packets that went through its parser.
 //  9. `_serverKeepAlive`, set before `preConnect` is answered, is told to MQTT 5 clients.
 // 10. Of CONNACK to an MQTT 5 client it cannot be asked to leave "no shared subscriptions" out: it writes the packet
@@ -60,6 +61,12 @@ export interface BrokerSubscription {
 type Deliver = (packet: BrokerPacket, done: () => void) => void;
 type Answer<T = unknown> = (error: Error | null | undefined, value?: T) => void;
 
+interface Parser extends EventEmitter {
+  parse(bytes: Buffer): void;
+  _parseProperties(): Record<string, unknown> | false;
+  _parseStringPair(): { readonly name: string; readonly value: string };
+}
+
 export interface BrokerClient {
   readonly id: string;
   readonly version: number | null;
@@ -82,9 +89,12 @@ export interface BrokerClient {
   subscriptions: Record<string, { readonly qos: number; readonly func: Deliver } | undefined>;
   deliver0: Deliver;
   deliverQoS: Deliver;
-  readonly _parser: EventEmitter & { parse(bytes: Buffer): void };
+  readonly _parser: Parser;
   waitForDrain(done: (error: Error | null, client: BrokerClient) => void): void;
-  disconnect(options: { reasonCode?: number }, done?: () => void): void;
+  disconnect(
+    options: { reasonCode?: number; properties?: { reasonString: string } },
+    done?: () => void,
+  ): void;
   close(done?: () => void): void;
   emit(event: 'error', error: Error): void;
   _nextBatch(): void;
@@ -102,7 +112,7 @@ export interface IncomingPacket {
 
 export interface ConnackPacket {
   readonly reasonCode: number;
-  properties?: Record<string, unknown>;
+  readonly properties?: Readonly<Record<string, unknown>>;
 }
 
 export interface ConnectPacket {
@@ -152,6 +162,8 @@ export interface BrokerSettings {
   readonly inflightInbound: number;
   readonly sessionExpiryS: number;
   readonly sessions: number;
+  /** What a client that asks for Response Information is told. */
+  readonly responseInformation: (client: BrokerClient) => string | undefined;
 }
 
 /** Names of at most `topicBytes` that one connection may have us remember. */
@@ -172,6 +184,7 @@ export async function openBroker(settings: BrokerSettings): Promise<Broker> {
     sessionExpiryIntervalLimit: settings.sessionExpiryS,
     pendingSessionsLimit: settings.sessions,
     maxTopicLevels: 100,
+    responseInformation: settings.responseInformation,
   };
   const broker = (await Aedes.createBroker(options as unknown as AedesOptions)) as unknown as Broker;
   broker.clients = Object.create(null) as Broker['clients'];
@@ -190,6 +203,24 @@ export function adoptClient(
   client.waitForDrain = (done) => outflow.waitForDrain(() => done(null, client));
   client.deliver0 = outflow.deliver;
   client.deliverQoS = outflow.deliver;
+  keepUserProperties(client._parser);
+}
+
+/** The parser makes an object of them, which forgets the order of different names [MQTT-3.3.2-18]. */
+function keepUserProperties(parser: Parser): void {
+  const { _parseProperties: parseProperties, _parseStringPair: parsePair } = parser;
+  let pairs: [name: string, value: string][] = [];
+  parser._parseStringPair = () => {
+    const pair = parsePair.call(parser);
+    pairs.push([pair.name, pair.value]);
+    return pair;
+  };
+  parser._parseProperties = () => {
+    pairs = [];
+    const properties = parseProperties.call(parser);
+    if (properties !== false && pairs.length > 0) properties.userProperties = pairs;
+    return properties;
+  };
 }
 
 /**
@@ -248,13 +279,13 @@ export function forBroker({ topic, qos, rh }: Subscription): BrokerSubscription 
 }
 
 /** Lets `edit` replace the CONNACK that aedes writes to an MQTT 5 client; nothing else is written ahead of it. */
-export function editConnack(stream: Duplex, edit: (packet: ConnackPacket) => void): void {
+export function editConnack(stream: Duplex, edit: (packet: ConnackPacket) => object): void {
   const write = stream.write;
   const parser = mqttParser({ protocolVersion: 5 });
   parser.on('packet', (packet) => {
     stream.write = write;
-    edit(packet as unknown as ConnackPacket);
-    stream.write(generate(packet, { protocolVersion: 5 }));
+    const properties = edit(packet as unknown as ConnackPacket);
+    stream.write(generate({ ...packet, properties } as typeof packet, { protocolVersion: 5 }));
   });
   stream.write = ((piece: Buffer | string) => {
     parser.parse(Buffer.from(piece as string));

@@ -5,6 +5,7 @@ import type { Account } from './access.ts';
 import { Acknowledgements } from './acknowledgements.ts';
 import type { BrokerClient, BrokerPacket } from './broker-internals.ts';
 import { type Capacity, type Delivery, unlimited } from './delivery.ts';
+import type { Refused } from './farewell.ts';
 import type { Outflow } from './outflow.ts';
 import type { PacketGuard } from './packet-guard.ts';
 import type { Prepared, Session } from './sessions.ts';
@@ -36,6 +37,8 @@ export interface Connection {
   /** Undefined before the login and after a revocation. */
   account: Account | undefined;
   session: Session | undefined;
+  /** Why it was not let in. */
+  refused: Refused | undefined;
   will: Will | undefined;
   /** Monotonic milliseconds when the latest chunk was read. */
   readMs: number;
@@ -76,6 +79,7 @@ export function newConnection(
     ticket,
     account: undefined,
     session: undefined,
+    refused: undefined,
     will: undefined,
     readMs: 0,
     subscriptions: new Map(),

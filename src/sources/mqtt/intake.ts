@@ -20,6 +20,7 @@ import {
   rememberAcknowledged,
   wasAcknowledged,
 } from './connection.ts';
+import { dismiss, farewells } from './farewell.ts';
 import type { MqttLimits } from './limits.ts';
 import type { LogWrite, SessionLog } from './session-log.ts';
 import type { Sessions } from './sessions.ts';
@@ -47,9 +48,6 @@ const lastRetryMs = 2000;
 /** Publishes of one connection that may wait for the disk before its reading pauses: several commits' worth. */
 const waitingMax = 1024;
 const waitingBytesMax = 256 * 1024;
-const quotaExceeded = 0x97;
-const implementationSpecificError = 0x83;
-const receiveMaximumExceeded = 0x93;
 
 export class Intake {
   readonly #options: IntakeOptions;
@@ -306,16 +304,20 @@ export class Intake {
     if (client.closed) return;
     const code = errorCode(error) ?? 'JOURNAL_STALLED';
     log.warn({ event: 'mqtt-acknowledgements-abandoned', client: client.id, code });
-    client.disconnect({ reasonCode: code === 'JOURNAL_FULL' ? quotaExceeded : implementationSpecificError });
+    dismiss(
+      connection,
+      code === 'JOURNAL_FULL' ? farewells.quotaExceeded : farewells.implementationSpecificError,
+    );
   }
 
   /** Whether the packet is a copy of one that was, or will be, answered on this connection. */
   #isAnswered(connection: Connection, packet: BrokerPacket, done: Done): boolean {
     const messageId = packet.messageId ?? 0;
+    const { limits } = this.#options;
     const inFlight = connection.inFlight.has(messageId);
+    const incoming = incomingOf(connection);
+    const arriving = arrivingOf(connection);
     if (packet.qos === 2) {
-      const incoming = incomingOf(connection);
-      const arriving = arrivingOf(connection);
       if (!inFlight && arriving.has(messageId)) {
         // Its first copy came on a connection that was taken over since: once that is durable, or given up, this
         // one is looked at again.
@@ -331,14 +333,17 @@ export class Intake {
         done();
         return true;
       }
-      if (!inFlight && incoming.size + arriving.size >= this.#options.limits.inflightInbound) {
-        this.counts.inboundOverflows += 1;
-        connection.client.disconnect({ reasonCode: receiveMaximumExceeded });
+      if (!inFlight && incoming.size + arriving.size >= limits.inflightInbound) {
+        this.#overflow(connection);
         return true;
       }
       if (!inFlight) return false;
     } else if (packet.dup !== true || !(inFlight || wasAcknowledged(connection, packet))) {
-      return false;
+      // Version 3.1.1 knows no such limit: there, reading pauses.
+      const unanswered = connection.inFlight.size + incoming.size;
+      if (connection.client.version !== 5 || unanswered < limits.inflightInbound) return false;
+      this.#overflow(connection);
+      return true;
     }
     // Sent again because our answer is slow (ESP-IDF does after 1 s). Answering a copy as well would acknowledge
     // whatever message its client has given the packet id to by then.
@@ -346,6 +351,12 @@ export class Intake {
     packet._notAuthorized = true;
     done();
     return true;
+  }
+
+  /** [MQTT 5, 3.3.4]: more than the Receive Maximum that CONNACK named. */
+  #overflow(connection: Connection): void {
+    this.counts.inboundOverflows += 1;
+    dismiss(connection, farewells.receiveMaximumExceeded);
   }
 
   #limitRetained(packet: BrokerPacket, target: PublishTarget): void {

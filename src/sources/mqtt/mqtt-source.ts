@@ -35,12 +35,22 @@ import { type Connection, incomingOf, newConnection } from './connection.ts';
 import { capacityOf, Delivery } from './delivery.ts';
 import { takePublishes } from './direct-publish.ts';
 import { MqttDownlink } from './downlink.ts';
+import {
+  disconnectBytes,
+  dismiss,
+  explain,
+  farewells,
+  farewellTo,
+  mayExplain,
+  type Refused,
+  refusal,
+} from './farewell.ts';
 import { type CommandHandler, Intake, isSated } from './intake.ts';
 import { defaultLimits, type MqttLimits } from './limits.ts';
 import { type Listeners, openListeners, type Ports } from './listeners.ts';
 import { openLocalCa } from './local-ca.ts';
 import { Outflow } from './outflow.ts';
-import { type Offence, offenceReasonCodes, PacketGuard } from './packet-guard.ts';
+import { type Offence, PacketGuard } from './packet-guard.ts';
 import { brokerPersistence, placeholderFilter } from './persistence.ts';
 import type { SessionLog } from './session-log.ts';
 import { Sessions } from './sessions.ts';
@@ -86,10 +96,8 @@ export interface PublishOptions {
 const serverUnavailable = 3;
 const badUserNameOrPassword = 4;
 const notAuthorized = 5;
-/** Reason codes of a DISCONNECT [MQTT 5, 3.14.2.1]. */
-const administrativeAction = 0x98;
-const keepAliveTimeout = 0x8d;
-
+/** A success, of a kind [MQTT 5, 3.4.2.1]. */
+const noMatchingSubscribers = 0x10;
 /** From here on a reason code means failure. */
 const failed = 0x80;
 
@@ -104,8 +112,6 @@ interface Stages {
   readonly intake: Intake;
   readonly wills: Wills;
 }
-
-type Refused = Error & { returnCode: number };
 
 export class MqttSource {
   /** Commands to devices that listen for them. */
@@ -266,7 +272,12 @@ export class MqttSource {
       isFirstCopy: (packet) => this.#intake.isFirstCopy(packet),
       isOverflowing: (client) => this.#connections.get(client)?.outflow.isOverflowing === true,
     });
-    const broker = await openBroker({ ...this.#limits, persistence, hooks: this.#hooks() });
+    const broker = await openBroker({
+      ...this.#limits,
+      persistence,
+      hooks: this.#hooks(),
+      responseInformation: (client) => this.#responseInformation(client),
+    });
     this.#broker = broker;
     this.#intake.attach(broker);
     this.downlink.attach(broker);
@@ -285,8 +296,10 @@ export class MqttSource {
     broker.clearDelayedWill = (clientId) => this.#wills.resumed(clientId);
     broker.on('keepaliveTimeout', (client) => {
       const { version, connected, conn } = client as BrokerClient;
+      if (version !== 5 || !connected) return;
       // aedes destroys the connection right after this.
-      if (version === 5 && connected) conn.write(disconnectBytes(keepAliveTimeout));
+      const connection = this.#connection(client as BrokerClient);
+      conn.write(disconnectBytes(farewells.keepAliveTimeout, connection));
     });
     broker.on('subscribe', (_subscriptions, client) => dropSuperseded(broker, client as BrokerClient));
     broker.on('unsubscribe', (filters, client) => {
@@ -331,8 +344,8 @@ export class MqttSource {
       preConnect: (client, packet, answer) => this.#preConnect(client, packet, answer),
       authenticate: (client, userName, password, answer) => {
         this.#authenticate(client, userName, password).then(
-          (refused) => answer(refused ?? null, refused === undefined),
-          () => answer(refusal(serverUnavailable, 'session cannot be stored'), false),
+          (refused) => this.#answer(client, refused, answer),
+          () => this.#answer(client, refusal(serverUnavailable, 'session cannot be stored'), answer),
         );
       },
       authorizePublish: (client, packet, done) => this.#authorizePublish(client, packet, done),
@@ -433,10 +446,8 @@ export class MqttSource {
   /** Says why, where the protocol has words for it, and hangs up. A will is sent: nobody said goodbye. */
   #refuse(connection: Connection, offence: Offence): void {
     this.#offences.set(offence, (this.#offences.get(offence) ?? 0) + 1);
-    const { client, guard } = connection;
-    const { conn } = client;
-    const reasonCode = offenceReasonCodes[offence];
-    const farewell = farewellTo(guard, client.connected, offence, reasonCode);
+    const { conn } = connection.client;
+    const farewell = farewellTo(connection, offence);
     // Not within aedes' read: good packets ahead of the offence are still being handled.
     setImmediate(() => {
       conn.end(farewell, () => conn.destroy());
@@ -455,10 +466,12 @@ export class MqttSource {
       packet.keepalive = keepaliveS;
       client._serverKeepAlive = keepaliveS;
     }
-    this.#connection(client).capacity = capacityOf(packet.properties);
+    const connection = this.#connection(client);
+    connection.capacity = capacityOf(packet.properties);
     if (packet.protocolVersion === 5) {
-      editConnack(client.conn, ({ properties }) => {
-        delete properties?.sharedSubscriptionAvailable;
+      editConnack(client.conn, (connack) => {
+        const { sharedSubscriptionAvailable: _, ...properties } = explain(connack, connection) ?? {};
+        return properties;
       });
     }
     answer(null, true);
@@ -501,6 +514,16 @@ export class MqttSource {
     this.#admission.authenticated(connection.ticket);
     this.#options.onPresence?.(account.deviceId, true);
     return await this.#openSession(connection);
+  }
+
+  #answer(
+    client: BrokerClient,
+    refused: Refused | undefined,
+    answer: (error: Error | null, value: boolean) => void,
+  ): void {
+    const connection = this.#connections.get(client);
+    if (connection !== undefined) connection.refused = refused;
+    answer(refused ?? null, refused === undefined);
   }
 
   #verify(userName: string | undefined, password: Buffer | undefined): Account | undefined {
@@ -575,8 +598,24 @@ export class MqttSource {
     }
     this.#intake.accept(connection, packet, (error) => {
       connection.acknowledgements.flush();
+      // aedes tells MQTT 5 clients the message.
+      if (error && !mayExplain(connection, error.message)) error.message = '';
+      if (!error && this.#isForNobody(connection, packet)) {
+        const { messageId = 0 } = packet;
+        connection.write(Buffer.from([0x40, 3, messageId >> 8, messageId & 0xff, noMatchingSubscribers]));
+        packet._notAuthorized = true;
+      }
       done(error);
     });
+  }
+
+  /** Whether neither the gateway nor anybody else takes the message, and its publisher can be told so. */
+  #isForNobody({ client, account }: Connection, packet: BrokerPacket): boolean {
+    if (client.version !== 5 || packet.qos !== 1 || packet.retain || packet._notAuthorized === true)
+      return false;
+    if (account === undefined || this.#isWanted(packet.topic)) return false;
+    const kind = publishTarget(this.#options.root, account, packet.topic)?.kind;
+    return kind === 'device-command' || kind === 'home-assistant';
   }
 
   /** Subscribers that are connected, and sessions whose client is away. Remembered: devices publish to few topics. */
@@ -630,6 +669,14 @@ export class MqttSource {
     if (this.#broker !== undefined) await publishTo(this.#broker, packet).catch(() => undefined);
   }
 
+  /** Begins the topics on which the client can be answered; devices are, by services, where their commands come. */
+  #responseInformation(client: BrokerClient): string | undefined {
+    const { account } = this.#connection(client);
+    if (account === undefined) return undefined;
+    const devices = `${this.#options.root}/devices/`;
+    return account.service ? devices : `${devices}${account.deviceId}/commands/`;
+  }
+
   #mayRead(account: Account | undefined, filter: string): boolean {
     return account !== undefined && mayRead(this.#options.root, account, filter);
   }
@@ -659,7 +706,7 @@ export class MqttSource {
       client.will = null;
       if (connection.will !== undefined) this.#wills.forget(connection.will);
       this.#disown(connection);
-      client.disconnect({ reasonCode: administrativeAction });
+      dismiss(connection, farewells.administrativeAction);
       setTimeout(() => client.conn.destroy(), lingerMs).unref();
     }
   }
@@ -675,26 +722,6 @@ export class MqttSource {
     assert(connection !== undefined, 'BUG: aedes speaks of a client it was not given');
     return connection;
   }
-}
-
-function refusal(returnCode: number, message: string): Refused {
-  return Object.assign(new Error(message), { returnCode });
-}
-
-/** CONNACK or DISCONNECT with the reason; nothing where the protocol has no such answer. */
-function farewellTo(guard: PacketGuard, connected: boolean, offence: Offence, reasonCode: number): Buffer {
-  const { version, announcedVersion } = guard;
-  // [MQTT-3.1.2-2]
-  if (offence === 'protocol-version') return Buffer.from([0x20, 2, 0, 1]);
-  if (version === 5 && connected) return disconnectBytes(reasonCode);
-  if (version !== 0) return Buffer.alloc(0);
-  // [MQTT-3.1.4-1 of version 5]; 3.1.1 knows a word for the client id alone [MQTT-3.1.3-9].
-  if (announcedVersion === 5) return Buffer.from([0x20, 3, 0, reasonCode, 0]);
-  return offence === 'client-id' ? Buffer.from([0x20, 2, 0, 2]) : Buffer.alloc(0);
-}
-
-function disconnectBytes(reasonCode: number): Buffer {
-  return Buffer.from([0xe0, 2, reasonCode, 0]);
 }
 
 function publishTo(broker: Broker, packet: object): Promise<void> {

@@ -223,3 +223,62 @@ test.each([
   expect(received.slice(3)).toEqual(Array.from({ length: 500 }, (_, index) => `b${index}`));
   expect(gateway.messages.length).toBe(503);
 });
+
+/** A service asks a device with a command; the device answers on the topic, and with the mark, it is given. */
+test('MQTT.js asks and answers: the response topic and the correlation data come through', async () => {
+  const gateway = await startGateway();
+  const open = (account: string) =>
+    connectAsync(`mqtt://127.0.0.1:${gateway.port}`, {
+      protocolVersion: 5,
+      username: account,
+      password: `key-${account}`,
+      reconnectPeriod: 0,
+      properties: { requestResponseInformation: true },
+    });
+  const [device, service] = [await open('probe-1'), await open('service-1')];
+  onTestFinished(async () => {
+    await Promise.all([device.endAsync(true), service.endAsync(true)]);
+  });
+  await device.subscribeAsync('iotflow/devices/probe-1/commands/+', { qos: 1 });
+  device.on('message', (_topic, payload, { properties }) => {
+    const { responseTopic = '', correlationData } = properties ?? {};
+    const mark = correlationData === undefined ? {} : { correlationData };
+    device.publish(responseTopic, `${payload}!`, { qos: 1, properties: mark });
+  });
+  const responseTopic = 'iotflow/devices/probe-1/commands/echo/ack';
+  await service.subscribeAsync(responseTopic, { qos: 1 });
+  const answered = new Promise<string>((resolve) => {
+    service.on('message', (topic, payload, { properties }) =>
+      resolve(`${topic} ${payload} ${properties?.correlationData}`),
+    );
+  });
+  await service.publishAsync('iotflow/devices/probe-1/commands/echo', 'hello', {
+    qos: 1,
+    properties: { responseTopic, correlationData: Buffer.from('mark-1') },
+  });
+  expect(await answered).toBe(`${responseTopic} hello! mark-1`);
+});
+
+test.skipIf(!hasCommand('mosquitto_rr'))(
+  'mosquitto_rr gets its answer from a device on MQTT.js (needs Debian package mosquitto-clients)',
+  async () => {
+    const gateway = await startGateway();
+    const device = await connectAsync(`mqtt://127.0.0.1:${gateway.port}`, {
+      protocolVersion: 5,
+      username: 'probe-1',
+      password: 'key-probe-1',
+      reconnectPeriod: 0,
+    });
+    onTestFinished(() => device.endAsync(true));
+    await device.subscribeAsync('iotflow/devices/probe-1/commands/+', { qos: 1 });
+    device.on('message', (_topic, payload, { properties }) => {
+      device.publish(properties?.responseTopic ?? '', `${payload}!`, { qos: 1 });
+    });
+    const asking = run('mosquitto_rr', [
+      ...['-p', `${gateway.port}`, '-V', 'mqttv5', '-q', '1', '-m', 'hello', ...login('service-1')],
+      ...['-t', 'iotflow/devices/probe-1/commands/echo', '-e', 'iotflow/devices/probe-1/commands/echo/ack'],
+    ]);
+    expect(await asking.exit).toBe(0);
+    expect(asking.output).toBe('hello!\n');
+  },
+);

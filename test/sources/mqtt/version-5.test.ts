@@ -425,3 +425,94 @@ test('nothing is said in the name of a client that was revoked while its will wa
   expect(sessionLog.keys('mqtt/will/')).toEqual([]);
   expect(messages).toEqual([]);
 });
+
+test('who is refused reads why, except where it asked not to', async () => {
+  const { port } = await startGateway();
+  const stranger = await Wire.tcp(port, 5);
+  const connack = await stranger.login('probe-1', { password: Buffer.from('wrong') });
+  expect(connack).toMatchObject({
+    reasonCode: 0x86,
+    properties: { reasonString: 'bad user name or password' },
+  });
+  for (const requestProblemInformation of [true, false]) {
+    const { wire } = await login(port, 'probe-1', { properties: { requestProblemInformation } });
+    wire.publish('iotflow/devices/probe-2/telemetry/a', '1', { qos: 1, messageId: 1 });
+    const puback = await wire.next('puback');
+    expect(puback.reasonCode).toBe(0x87);
+    expect(puback.properties?.reasonString).toEqual(
+      requestProblemInformation ? expect.stringContaining('not authorized') : undefined,
+    );
+    // A DISCONNECT may say it to anybody [MQTT-3.1.2-29].
+    wire.raw([0x36, 0]);
+    expect(await wire.next('disconnect')).toMatchObject({
+      reasonCode: 0x81,
+      properties: { reasonString: 'a packet is malformed' },
+    });
+  }
+});
+
+test('who asks for nothing to keep it alive is told what the server takes instead', async () => {
+  const { port } = await startGateway({ limits: { keepaliveS: 300 } });
+  for (const [keepalive, told] of [
+    [0, 300],
+    [301, 300],
+    [300, undefined],
+    [10, undefined],
+  ] as const) {
+    const { connack } = await login(port, 'probe-1', { keepalive });
+    expect(connack.properties?.serverKeepAlive).toBe(told);
+  }
+});
+
+test('PUBACK says when nobody is there to take a command: 0x10', async () => {
+  const { port } = await startGateway();
+  const { wire: service } = await login(port, 'service-1');
+  const publish = async (topic: string) => {
+    service.publish(topic, 'x', { qos: 1, messageId: 1 });
+    return (await service.next('puback')).reasonCode;
+  };
+  expect(await publish(`${own}/commands/do`)).toBe(0x10);
+  expect(await publish('homeassistant/x/config')).toBe(0x10);
+  const { wire: device } = await login(port, 'probe-1');
+  await device.subscribe(`${own}/commands/#`, 1);
+  expect(await publish(`${own}/commands/do`)).toBe(0);
+  expect((await device.next('publish')).topic).toBe(`${own}/commands/do`);
+  // The gateway itself takes it.
+  device.publish(`${own}/telemetry/a`, '1', { qos: 1, messageId: 1 });
+  expect((await device.next('puback')).reasonCode).toBe(0);
+});
+
+test.each([1, 2] as const)(
+  'a client with more unanswered QoS %i messages than it was told is disconnected: 0x93',
+  async (qos) => {
+    let release = (): void => {};
+    const stored = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const { port, source } = await startGateway({ limits: { inflightInbound: 3 }, sink: () => stored });
+    const { wire, connack } = await login(port, 'probe-1');
+    expect(connack.properties?.receiveMaximum).toBe(3);
+    // In one piece: while answers are due, reading soon pauses, which holds a client to its limit as well.
+    wire.stream.cork();
+    for (const messageId of [1, 2, 3]) wire.publish(`${own}/telemetry/a`, 'x', { qos, messageId });
+    // Sent again it counts once.
+    wire.publish(`${own}/telemetry/a`, 'x', { qos, messageId: 3, dup: true });
+    expect(source.stats().inboundOverflows).toBe(0);
+    wire.publish(`${own}/telemetry/a`, 'x', { qos, messageId: 4 });
+    wire.stream.uncork();
+    expect((await wire.next('disconnect')).reasonCode).toBe(0x93);
+    await wire.ended();
+    expect(source.stats().inboundOverflows).toBe(1);
+    release();
+  },
+);
+
+test('Response Information begins topics on which the client can be answered, for who asks', async () => {
+  const { port } = await startGateway();
+  const properties = { requestResponseInformation: true };
+  const informationFor = async (account: string, asks: boolean) =>
+    (await login(port, account, asks ? { properties } : {})).connack.properties?.responseInformation;
+  expect(await informationFor('probe-1', false)).toBeUndefined();
+  expect(await informationFor('service-1', true)).toBe('iotflow/devices/');
+  expect(await informationFor('probe-1', true)).toBe(`${own}/commands/`);
+});
