@@ -9,6 +9,7 @@ import { measureBackup } from './backup.ts';
 import { measureDeviceBytes } from './device-bytes.ts';
 import { measureDrain } from './drain.ts';
 import { progress, type Section, sectionText } from './figures.ts';
+import { measureFleet } from './fleet.ts';
 import { measureForwarder } from './forwarder.ts';
 import { measureHistory } from './history.ts';
 import { measureJournalBacklog } from './journal-backlog.ts';
@@ -22,6 +23,7 @@ import { measureWearGovernor } from './wear-governor.ts';
 
 const benches: Readonly<Record<string, () => Promise<Section>>> = {
   'mqtt-rate': measureMqttRate,
+  fleet: measureFleet,
   'alarm-latency': measureAlarmLatency,
   drain: measureDrain,
   'device-bytes': measureDeviceBytes,

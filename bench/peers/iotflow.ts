@@ -24,6 +24,7 @@ export interface GatewaySettings {
 
 export interface Gateway extends RunningPeer {
   readonly dataDir: string;
+  readonly httpPort: number;
   /** Prometheus text. */
   metrics(): Promise<string>;
   /** Asks the control socket; throws what it answers as an error. */
@@ -85,6 +86,7 @@ export async function startGateway(folder: string, settings: GatewaySettings = {
     port: ports.mqtt,
     pid: child.pid,
     dataDir,
+    httpPort: ports.http,
     publishers: (count) => enrol(configPath, count),
     metrics: async () => (await fetch(`http://127.0.0.1:${ports.http}/metrics`)).text(),
     operate: (operation, args = {}) => operate(dataDir, operation, args),
