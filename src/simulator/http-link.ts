@@ -1,42 +1,44 @@
 // A node's HTTP side, as firmware does it: one connection kept open, one request at a time, what waited meanwhile in
-// one batch. A busy gateway is asked again when its Retry-After says so, one that cannot be reached after waits that
-// the caller picks. A reading sent twice is told by its boot and sequence number.
+// one batch, commands asked for now and then. A busy gateway is asked again when its Retry-After says so, one that
+// cannot be reached after waits that the caller picks. A reading sent twice is told by its boot and sequence number.
 
-import { type ClientRequest, request as httpRequest, Agent as PlainAgent } from 'node:http';
-import { request as httpsRequest, Agent as TlsAgent } from 'node:https';
-import type { Delivery, Link, LinkFigures, ReconnectWait } from './link.ts';
+import { JsonClient, type JsonClientOptions, type Reply, refusalMessage } from './json-client.ts';
+import type { CommandListener, Delivery, Link, LinkFigures, ReconnectWait } from './link.ts';
 import type { Reading } from './readings.ts';
 
-export interface HttpLinkOptions {
-  /** `http://` or `https://` address of a gateway. */
-  readonly url: string;
+export interface HttpLinkOptions extends Pick<JsonClientOptions, 'url' | 'ca'> {
+  readonly deviceId: string;
   readonly apiKey: string;
-  /** PEM of the CA to trust, for `https://`. */
-  readonly ca?: Buffer;
   /** Between two tries that the gateway set no time for. */
   readonly reconnectWaitMs: ReconnectWait;
+  readonly onCommand: CommandListener;
+  /** Between two looks for commands. Default 10 s. */
+  readonly commandIntervalMs?: number;
 }
+
+interface Request {
+  readonly method: 'GET' | 'POST';
+  readonly path: string;
+  readonly body?: unknown;
+}
+
+type StampedReading = Reading & { readonly extra: Readonly<Record<string, number>> };
 
 interface Waiting {
-  /** Undefined: a heartbeat. */
-  readonly reading?: Reading & { readonly extra: Readonly<Record<string, number>> };
-  readonly settle: (delivery: Delivery) => void;
+  /** A reading shares its request with others that wait. */
+  readonly what: StampedReading | Request;
+  readonly settle: (delivery: Delivery, reply: Reply) => void;
 }
 
-interface Reply {
-  readonly status: number;
-  readonly retryAfterMs: number | undefined;
-  readonly body: Readonly<Record<string, unknown>>;
-}
-
-const requestTimeoutMs = 10_000;
 const batchPointsMax = 100;
 const acknowledged: Delivery = { kind: 'acknowledged' };
+const defaults = { commandIntervalMs: 10_000 };
 
 export class HttpLink implements Link {
   readonly #options: HttpLinkOptions;
-  readonly #agent: PlainAgent;
+  readonly #client: JsonClient;
   readonly #queue: Waiting[] = [];
+  readonly #commandTimer: NodeJS.Timeout;
   /** Cuts a wait short. */
   #wake: (() => void) | undefined;
   #isWorking = false;
@@ -48,11 +50,10 @@ export class HttpLink implements Link {
   #lastError: string | undefined;
 
   private constructor(options: HttpLinkOptions) {
+    const { url, ca, apiKey, commandIntervalMs = defaults.commandIntervalMs } = options;
     this.#options = options;
-    const settings = { keepAlive: true, maxSockets: 1 };
-    this.#agent = isSecure(options.url)
-      ? new TlsAgent({ ...settings, ...(options.ca === undefined ? {} : { ca: options.ca }) })
-      : new PlainAgent(settings);
+    this.#client = new JsonClient({ url, headers: { 'x-api-key': apiKey }, ...(ca && { ca }) });
+    this.#commandTimer = setInterval(() => this.#askForCommands(), commandIntervalMs);
   }
 
   static open(options: HttpLinkOptions): HttpLink {
@@ -60,18 +61,33 @@ export class HttpLink implements Link {
   }
 
   sendReading(reading: Reading, extra: Readonly<Record<string, number>>): Promise<Delivery> {
-    return this.#enqueue({ reading: { ...reading, extra } });
+    return new Promise((resolve) => this.#enqueue({ ...reading, extra }, resolve));
   }
 
   sendHeartbeat(): Promise<Delivery> {
-    return this.#enqueue({});
+    const request = { method: 'POST', path: '/api/v1/devices/heartbeat' } as const;
+    return new Promise((resolve) => this.#enqueue(request, resolve));
   }
 
-  #enqueue(what: Omit<Waiting, 'settle'>): Promise<Delivery> {
-    return new Promise((settle) => {
-      this.#queue.push({ ...what, settle });
-      if (!this.#isWorking) void this.#work();
+  #askForCommands(): void {
+    // One look is enough, also after an hour without a network.
+    if (this.#queue.some(({ what }) => 'method' in what && what.method === 'GET')) return;
+    const path = `/api/v1/devices/${this.#options.deviceId}/commands`;
+    this.#enqueue({ method: 'GET', path }, (_delivery, { body }) => {
+      for (const given of Array.isArray(body.commands) ? body.commands : []) this.#carryOut(path, given);
     });
+  }
+
+  #carryOut(path: string, given: { command_id?: unknown; kind?: unknown; payload?: unknown }): void {
+    const payload = { ...(given.payload as Readonly<Record<string, unknown>> | undefined) };
+    const answer = this.#options.onCommand({ kind: String(given.kind), payload });
+    const request = { method: 'POST', path: `${path}/${given.command_id}/ack`, body: answer } as const;
+    this.#enqueue(request, () => undefined);
+  }
+
+  #enqueue(what: Waiting['what'], settle: Waiting['settle']): void {
+    this.#queue.push({ what, settle });
+    if (!this.#isWorking) void this.#work();
   }
 
   async #work(): Promise<void> {
@@ -92,33 +108,34 @@ export class HttpLink implements Link {
     this.#isWorking = false;
   }
 
-  /** A heartbeat alone, or readings up to the next one. */
+  /** A request alone, or readings up to the next one. */
   #next(): readonly Waiting[] {
-    const heartbeatAt = this.#queue.findIndex(({ reading }) => reading === undefined);
-    const readings = heartbeatAt < 0 ? this.#queue.length : heartbeatAt;
+    const requestAt = this.#queue.findIndex(({ what }) => 'method' in what);
+    const readings = requestAt < 0 ? this.#queue.length : requestAt;
     return this.#queue.slice(0, Math.max(1, Math.min(batchPointsMax, readings)));
   }
 
   /** Settles them all, or answers how long to wait before they are sent again. */
   async #hand(taken: readonly Waiting[]): Promise<number | undefined> {
+    const { method, path, body: sent } = requestOf(taken);
     let reply: Reply;
     try {
-      reply = await this.#post(...requestOf(taken));
+      reply = await this.#client.ask(method, path, sent);
     } catch (error) {
       return this.#failed(error instanceof Error ? error.message : String(error));
     }
     this.#hasAnswered = true;
     const { status, retryAfterMs, body } = reply;
+    const reason = `${status} ${refusalMessage(body) ?? ''}`.trim();
     // A key that is not taken may be approved yet; everything else of this kind would be refused again.
     const isFinal = status < 500 && status !== 401 && status !== 408 && status !== 429;
-    if (!isFinal) return this.#failed(reasonOf(status, body), retryAfterMs);
+    if (!isFinal) return this.#failed(reason, retryAfterMs);
     this.#failures = 0;
     this.#lastError = undefined;
     const refusals = refusalsOf(body);
-    const reason = reasonOf(status, body);
     for (const [index, { settle }] of taken.entries()) {
       const refusal = refusals.get(index) ?? (status >= 400 ? reason : undefined);
-      settle(refusal === undefined ? acknowledged : { kind: 'refused', reason: refusal });
+      settle(refusal === undefined ? acknowledged : { kind: 'refused', reason: refusal }, reply);
     }
     return undefined;
   }
@@ -127,36 +144,6 @@ export class HttpLink implements Link {
     this.#failures += 1;
     this.#lastError = reason;
     return retryAfterMs ?? this.#options.reconnectWaitMs(this.#failures);
-  }
-
-  #post(path: string, body: unknown): Promise<Reply> {
-    const { url, apiKey } = this.#options;
-    const bytes = Buffer.from(JSON.stringify(body));
-    const headers = {
-      'content-type': 'application/json',
-      'content-length': bytes.length,
-      'x-api-key': apiKey,
-    };
-    const settings = { method: 'POST', agent: this.#agent, headers, timeout: requestTimeoutMs };
-    const send = isSecure(url) ? httpsRequest : httpRequest;
-    return new Promise((resolve, reject) => {
-      const request: ClientRequest = send(new URL(path, url), settings, (response) => {
-        const chunks: Buffer[] = [];
-        response.on('data', (chunk: Buffer) => chunks.push(chunk));
-        response.on('error', reject);
-        response.on('end', () => {
-          const afterS = Number(response.headers['retry-after']);
-          resolve({
-            status: response.statusCode ?? 0,
-            retryAfterMs: afterS > 0 ? afterS * 1000 : undefined,
-            body: parseObject(Buffer.concat(chunks).toString()),
-          });
-        });
-      });
-      request.on('timeout', () => request.destroy(new Error('no answer in time')));
-      request.on('error', reject);
-      request.end(bytes);
-    });
   }
 
   /** Without a time: until it is in reach again, or closes. */
@@ -174,7 +161,7 @@ export class HttpLink implements Link {
     if (isReachable === this.#isReachable) return;
     this.#isReachable = isReachable;
     // A request under way ends with an error and is made again.
-    if (!isReachable) this.#agent.destroy();
+    if (!isReachable) this.#client.cut();
     else this.#wake?.();
   }
 
@@ -188,48 +175,31 @@ export class HttpLink implements Link {
 
   async close(): Promise<void> {
     this.#isClosing = true;
+    clearInterval(this.#commandTimer);
     this.#wake?.();
-    this.#agent.destroy();
+    this.#client.cut();
   }
 }
 
-function isSecure(url: string): boolean {
-  return url.startsWith('https:');
-}
-
-function requestOf(taken: readonly Waiting[]): [path: string, body: unknown] {
-  const readings = taken.flatMap(({ reading }) => (reading === undefined ? [] : [reading]));
+function requestOf(taken: readonly Waiting[]): Request {
+  const readings: StampedReading[] = [];
+  for (const { what } of taken) {
+    if ('method' in what) return what;
+    readings.push(what);
+  }
   const [only] = readings;
-  if (only === undefined) return ['/api/v1/devices/heartbeat', {}];
-  if (readings.length === 1) {
-    return ['/api/v1/devices/telemetry', { type: only.measurement, data: only.fields, ...only.extra }];
+  if (only !== undefined && readings.length === 1) {
+    const body = { type: only.measurement, data: only.fields, ...only.extra };
+    return { method: 'POST', path: '/api/v1/devices/telemetry', body };
   }
   const points = readings.map(({ measurement, fields, extra }) => ({ measurement, fields, ...extra }));
-  return ['/api/v1/influxdb/telemetry/batch', { points }];
-}
-
-function parseObject(text: string): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null ? { ...value } : {};
-  } catch {
-    return {};
-  }
-}
-
-function messageIn(holder: unknown): string | undefined {
-  const { error } = (holder ?? {}) as { error?: { message?: unknown } };
-  return typeof error?.message === 'string' ? error.message : undefined;
-}
-
-function reasonOf(status: number, body: Reply['body']): string {
-  return `${status} ${messageIn(body) ?? ''}`.trim();
+  return { method: 'POST', path: '/api/v1/influxdb/telemetry/batch', body: { points } };
 }
 
 /** Of a batch: the reason by the place in it. */
 function refusalsOf({ refused }: Reply['body']): ReadonlyMap<unknown, string> {
   if (!Array.isArray(refused)) return new Map();
   return new Map(
-    refused.map((one: { readonly index?: unknown }) => [one.index, messageIn(one) ?? 'no reason given']),
+    refused.map((one: { readonly index?: unknown }) => [one.index, refusalMessage(one) ?? 'no reason given']),
   );
 }

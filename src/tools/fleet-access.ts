@@ -1,13 +1,16 @@
 // Where a simulated fleet connects and as whom: what the command line says, or the gateway on this machine, with
-// which it registers by itself. An API key is the MQTT password, too.
+// which it registers by itself. With --enrol it registers over HTTP as real devices do. An API key is the MQTT
+// password, too.
 
 import { readFileSync } from 'node:fs';
 import { dataPaths } from '../config/paths.ts';
+import type { Config } from '../config/schema.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { FleetDevice } from '../simulator/presets.ts';
 import type { Call } from './command.ts';
 import { requireConfig } from './configuration.ts';
 import { storedDevices } from './devices.ts';
+import { enrolFleet } from './fleet-enrolment.ts';
 import { callOperation } from './operator.ts';
 import { urlOf } from './simulation.ts';
 
@@ -16,10 +19,13 @@ export interface Login {
   readonly password: string;
 }
 
-export interface Access {
+interface Places {
   readonly mqttUrl: string;
   /** Undefined: nothing there speaks HTTP. */
   readonly httpUrl: string | undefined;
+}
+
+export interface Access extends Places {
   /** By device id; one without logs in as nobody. */
   readonly logins: ReadonlyMap<string, Login>;
 }
@@ -69,9 +75,7 @@ export function statedAccess(call: Call, devices: readonly FleetDevice[]): Acces
   return { ...places, logins: new Map(devices.map(({ deviceId }) => [deviceId, { username, password }])) };
 }
 
-/** Registers the devices with the gateway that runs on this machine. */
-export async function localAccess(call: Call, devices: readonly FleetDevice[]): Promise<Access> {
-  const { config } = requireConfig(call);
+function localPlaces(config: Config): Places {
   let ports: Readonly<Record<string, unknown>> = {};
   try {
     ports = readJson(dataPaths(config.dataDir).portsFile, 'ports');
@@ -84,6 +88,40 @@ export async function localAccess(call: Call, devices: readonly FleetDevice[]): 
       `no gateway runs with data_dir ${config.dataDir}: start one, or name a broker with --url`,
     );
   }
+  const httpUrl = typeof ports.http === 'number' ? `http://127.0.0.1:${ports.http}` : undefined;
+  return { mqttUrl: `mqtt://127.0.0.1:${ports.mqtt}`, httpUrl };
+}
+
+/** Registers over HTTP, with the gateway on this machine or the one the command line names. */
+export async function enrolledAccess(call: Call, devices: readonly FleetDevice[]): Promise<Access> {
+  const keysFile = call.text('keys');
+  if (keysFile === undefined) {
+    throw new GatewayError('ARGUMENT_INVALID', '--enrol: expected --keys FILE to keep the keys in');
+  }
+  const url = urlOf(call, 'url');
+  const { mqttUrl, httpUrl } =
+    url === undefined
+      ? localPlaces(requireConfig(call).config)
+      : { mqttUrl: url, httpUrl: urlOf(call, 'http-url') };
+  if (httpUrl === undefined) {
+    throw new GatewayError('ARGUMENT_INVALID', '--enrol: expected --http-url beside --url, or http.enabled');
+  }
+  const tokensFile = call.text('tokens');
+  const caFile = call.text('ca');
+  await enrolFleet(devices, {
+    api: { url: httpUrl, ...(caFile === undefined ? {} : { ca: readFileSync(caFile) }) },
+    keysFile,
+    tokens:
+      tokensFile === undefined ? undefined : readFileSync(tokensFile, 'utf8').split(/\s+/).filter(Boolean),
+    tell: (line) => call.stderr.write(`${line}\n`),
+  });
+  return { mqttUrl, httpUrl, logins: keysIn(keysFile, devices) };
+}
+
+/** Registers the devices with the gateway that runs on this machine. */
+export async function localAccess(call: Call, devices: readonly FleetDevice[]): Promise<Access> {
+  const { config } = requireConfig(call);
+  const places = localPlaces(config);
   const logins = new Map<string, Login>();
   for (const { deviceId, name, type, location } of devices) {
     const ask = async (operation: string, args: Readonly<Record<string, unknown>>): Promise<string> => {
@@ -97,6 +135,5 @@ export async function localAccess(call: Call, devices: readonly FleetDevice[]): 
     });
     logins.set(deviceId, { username: deviceId, password });
   }
-  const httpUrl = typeof ports.http === 'number' ? `http://127.0.0.1:${ports.http}` : undefined;
-  return { mqttUrl: `mqtt://127.0.0.1:${ports.mqtt}`, httpUrl, logins };
+  return { ...places, logins };
 }

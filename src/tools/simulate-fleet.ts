@@ -14,7 +14,7 @@ import { type NodeFigures, SimulatedNode, type SimulatedNodeOptions } from '../s
 import { type FleetDevice, fleetDevices, numbered, type Preset, presets } from '../simulator/presets.ts';
 import { seededRandom } from '../simulator/random.ts';
 import { answer, type Call, type Command, configOption, jsonOption } from './command.ts';
-import { type Access, localAccess, statedAccess } from './fleet-access.ts';
+import { type Access, enrolledAccess, localAccess, statedAccess } from './fleet-access.ts';
 import { controlHelp, obeyLine } from './fleet-control.ts';
 import { latencyText, number, percentiles, reconnectWait, share, stopRequested } from './simulation.ts';
 
@@ -75,8 +75,8 @@ function httpLink(call: Call, access: Access, { deviceId }: FleetDevice): OpenLi
       '--transport: HTTP needs the gateway of this machine with http.enabled, or --http-url and --keys',
     );
   }
-  return (): Link =>
-    HttpLink.open({ url, apiKey, reconnectWaitMs: reconnectWait(Math.random), ...caOf(call) });
+  const options = { url, deviceId, apiKey, reconnectWaitMs: reconnectWait(Math.random), ...caOf(call) };
+  return (onCommand): Link => HttpLink.open({ ...options, onCommand });
 }
 
 function startFleet(
@@ -195,6 +195,11 @@ function takeLines(call: Call, fleet: Fleet, quit: () => void): () => void {
   return () => lines.close();
 }
 
+async function accessOf(call: Call, devices: readonly FleetDevice[]): Promise<Access> {
+  if (call.flag('enrol')) return await enrolledAccess(call, devices);
+  return statedAccess(call, devices) ?? (await localAccess(call, devices));
+}
+
 export const simulateFleetCommand: Command = {
   name: 'simulate fleet',
   summary: 'Be a home, an office or a factory full of devices, over MQTT and HTTP',
@@ -213,6 +218,15 @@ export const simulateFleetCommand: Command = {
     },
     'http-url': { type: 'string', value: 'URL', help: 'HTTP address of the same gateway, with --keys' },
     keys: { type: 'string', value: 'FILE', help: 'JSON of device ids and their API keys: {"ID": "gw_…"}' },
+    enrol: {
+      type: 'boolean',
+      help: 'Register over HTTP as new devices do, and keep the keys in the file of --keys',
+    },
+    tokens: {
+      type: 'string',
+      value: 'FILE',
+      help: 'Enrolment tokens for that, one a line; else a pairing window',
+    },
     user: { type: 'string', value: 'NAME', help: 'One login for all, its password in $IOTFLOW_PASSWORD' },
     anonymous: { type: 'boolean', help: 'A broker that asks for no login' },
     interval: {
@@ -233,15 +247,16 @@ export const simulateFleetCommand: Command = {
   },
   details: [
     'Without --url the devices register themselves with the gateway of --config on this machine, through its control',
-    'socket, under ids that begin with sim-; a second run gives them new keys. Exit code 1 when a reading was refused',
-    'or never acknowledged.',
+    'socket, under ids that begin with sim-; a second run gives them new keys. With --enrol they register over HTTP:',
+    'open a window (iotflow devices pair), or make tokens, or approve them while the fleet waits; a second run finds',
+    'their keys in the file. Exit code 1 when a reading was refused or never acknowledged.',
   ].join('\n'),
   run: async (call) => {
     const places = presetsOf(call).flatMap(fleetDevices);
     const devices = numbered(places, number(call, 'devices', places.length, 1, 10_000));
     const used = transportsOf(call);
     const durationS = number(call, 'duration', Number.POSITIVE_INFINITY, 0, 31_536_000);
-    const access = statedAccess(call, devices) ?? (await localAccess(call, devices));
+    const access = await accessOf(call, devices);
     const stop = stopRequested();
     const fleet = startFleet(call, devices, access, used);
     const release = call.flag('interactive') ? takeLines(call, fleet, () => stop.abort()) : undefined;

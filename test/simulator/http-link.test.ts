@@ -36,8 +36,10 @@ async function startServer(...answers: readonly (Answer | 'cut')[]) {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const link = HttpLink.open({
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    deviceId: 'room',
     apiKey: 'gw_test',
     reconnectWaitMs: () => 10,
+    onCommand: () => ({ status: 'ok' }),
   });
   onTestFinished(async () => {
     await link.close();
@@ -109,13 +111,16 @@ test('out of reach it keeps what it has, and delivers it in order once it is bac
   expect(heard.slice(1).map(({ body }) => body.points?.length ?? 1)).toEqual([2]);
 });
 
-test('the real gateway takes its readings, batches too, and refuses a field of another type', async () => {
+test('the real gateway takes its readings, refuses a field of another type, and has its commands carried out', async () => {
   const gateway = await openGateway(await tempFolder());
   const added = await gateway.operations.get('devices.add')?.({ device_id: 'room' });
   const link = HttpLink.open({
     url: `http://127.0.0.1:${gateway.ports.http}`,
+    deviceId: 'room',
     apiKey: (added as { api_key: string }).api_key,
     reconnectWaitMs: () => 50,
+    onCommand: ({ kind }) => ({ status: kind === 'blink' ? 'ok' : 'failed' }),
+    commandIntervalMs: 20,
   });
   onTestFinished(() => link.close());
   const send = (seq: number, value: number | string) =>
@@ -131,4 +136,15 @@ test('the real gateway takes its readings, batches too, and refuses a field of a
   expect(deliveries[2]).toMatchObject({ reason: expect.stringContaining('temperature_c') });
   const latest = await gateway.operations.get('history.latest')?.({ device_id: 'room' });
   expect(latest).toMatchObject({ measurements: [{ fields: { temperature_c: { value: 22 } } }] });
+
+  expect(await link.sendHeartbeat()).toEqual({ kind: 'acknowledged' });
+  const commands = gateway.operations;
+  for (const kind of ['blink', 'jump']) await commands.get('commands.send')?.({ device_id: 'room', kind });
+  await expect
+    .poll(async () => {
+      const listed = await commands.get('commands.list')?.({ device_id: 'room' });
+      const { commands: all } = listed as { commands: { kind: string; state: string }[] };
+      return all.map(({ kind, state }) => `${kind} ${state}`).sort();
+    })
+    .toEqual(['blink acknowledged', 'jump failed']);
 });

@@ -89,6 +89,21 @@ test('over MQTT and HTTP, with a network that comes and goes, everything sent is
   await gateway.stop();
 });
 
+test('a fleet that registers over HTTP finds its keys again in the next run', async () => {
+  const folder = await tempFolder();
+  const config = writeConfig(folder, {});
+  const gateway = await startGateway(config);
+  await iotflow('devices', 'pair', '--config', config);
+  const args = ['--enrol', '--keys', join(folder, 'keys.json'), '--transport', 'mixed', '--interval', '50'];
+  for (const said of [/^9 devices registered/, /^$/]) {
+    const { code, stdout, stderr } = await simulate(...args, '--duration', '1', '--json', '--config', config);
+    expect(stderr).toMatch(said);
+    expect(JSON.parse(stdout)).toMatchObject({ devices: 9, refused: 0, unacknowledged: 0 });
+    expect(code).toBe(0);
+  }
+  await gateway.stop();
+});
+
 test('without a gateway and without a broker it says what to do', async () => {
   const config = writeConfig(await tempFolder(), {});
   const { code, stderr } = await simulate('--config', config);
