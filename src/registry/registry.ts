@@ -85,6 +85,12 @@ function mayConnect({ status }: Device): boolean {
   return status === 'active' || status === 'maintenance';
 }
 
+/** What a device asks for itself takes its turn, and may be overtaken by its end: it must not undo it. */
+function checkStillIn(now: Device, asking: Device | undefined): void {
+  if (asking === undefined || (now.epoch === asking.epoch && mayConnect(now))) return;
+  throw new GatewayError('FORBIDDEN', `${now.deviceId} was shut out`);
+}
+
 export class Registry {
   /** For what else is kept beside the devices, and changes with them. */
   readonly records: Records;
@@ -194,12 +200,14 @@ export class Registry {
 
   /**
    * Changes what is known of a device. Made inactive it is cut off and keeps its keys for when it is active again.
+   * @param asking The device itself, as it was let in, where it is that which asks: `FORBIDDEN` if it was shut out since.
    * @throws GatewayError `DEVICE_UNKNOWN`, `DEVICE_FIELD_INVALID`, `DEVICE_NAME_EXISTS`, `DEVICE_STATUS_CONFLICT`,
    * `STORE_FAILED`.
    */
-  update(deviceId: string, changes: DeviceChanges): Promise<Device> {
+  update(deviceId: string, changes: DeviceChanges, asking?: Device): Promise<Device> {
     return this.records.change(async () => {
       const before = this.#known(deviceId);
+      checkStillIn(before, asking);
       checkFacts(changes);
       if (changes.name !== undefined && changes.name !== before.name) this.#checkName(deviceId, changes.name);
       if (before.status === 'pending' && changes.status !== undefined) {
@@ -237,11 +245,16 @@ export class Registry {
   /**
    * Issues a new key. The old ones end at once, or hold for `graceMs` more where a node can only be given its new
    * key over the air. A revoked device may come in again with the new key.
+   * @param options `asking` as in `update`.
    * @throws GatewayError `DEVICE_UNKNOWN`, `STORE_FAILED`.
    */
-  rotate(deviceId: string, { graceMs = 0 }: { readonly graceMs?: number } = {}): Promise<IssuedKey> {
+  rotate(
+    deviceId: string,
+    { graceMs = 0, asking }: { readonly graceMs?: number; readonly asking?: Device } = {},
+  ): Promise<IssuedKey> {
     return this.records.change(async () => {
       const before = this.#known(deviceId);
+      checkStillIn(before, asking);
       const nowMs = this.#clock.wallMs();
       const { apiKey, key } = createApiKey(this.#randomBytes, this.#nowMs());
       const endMs = nowMs + graceMs;

@@ -21,14 +21,14 @@ export interface TakenReport {
   readonly isNews: boolean;
 }
 
-/** @throws GatewayError `DEVICE_FIELD_INVALID`, `DEVICE_CONFIG_INVALID`, `STORE_FAILED`. */
+/** @throws GatewayError `FORBIDDEN`, `DEVICE_FIELD_INVALID`, `DEVICE_CONFIG_INVALID`, `STORE_FAILED`. */
 export async function takeReport(
   { registry, configs }: { readonly registry: Registry; readonly configs: DeviceConfigs },
   before: Device,
   { facts, config, desiredVersion }: DeviceReport,
 ): Promise<TakenReport> {
   const isNews = Object.entries(facts).some(([name, value]) => before[name as keyof Device] !== value);
-  const device = isNews ? await registry.update(before.deviceId, facts) : before;
+  const device = isNews ? await registry.update(before.deviceId, facts, before) : before;
   if (config !== undefined) {
     return { device, isNews, config: await configs.report(device, config, desiredVersion) };
   }

@@ -199,6 +199,22 @@ describe('a key', () => {
     expect(await codeOf(registry.revoke('b'))).toBe('DEVICE_UNKNOWN');
     expect(await codeOf(registry.rotate('b'))).toBe('DEVICE_UNKNOWN');
   });
+
+  test.each<[string, (registry: Registry) => Promise<unknown>]>([
+    ['revoked', (registry) => registry.revoke('a')],
+    ['made inactive', (registry) => registry.update('a', { status: 'inactive' })],
+    ['revoked and let in again', (registry) => registry.revoke('a').then(() => registry.rotate('a'))],
+    ['removed and made anew', (registry) => registry.remove('a').then(() => registry.add({ deviceId: 'a' }))],
+  ])('that is %s while it asks for something does not come back by what it asked', async (_, shutOut) => {
+    const { registry } = await openRegistry();
+    const { device: asking } = await registry.add({ deviceId: 'a' });
+    await shutOut(registry);
+    const [{ status, keys } = asking] = registry.list();
+    // Its request was let in before, and has its turn now.
+    expect(await codeOf(registry.rotate('a', { graceMs: 60_000, asking }))).toBe('FORBIDDEN');
+    expect(await codeOf(registry.update('a', { status: 'maintenance' }, asking))).toBe('FORBIDDEN');
+    expect(registry.get('a')).toMatchObject({ status, keys });
+  });
 });
 
 describe('a damaged record', () => {

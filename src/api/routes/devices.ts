@@ -118,7 +118,8 @@ export function deviceRoutes(
       answers: { 200: { description: 'The new key, told this once', schema: newKey } },
       handle: async ({ caller, body }) => {
         const graceMs = (body?.grace_seconds ?? graceSeconds) * 1000;
-        const { device, apiKey } = await registry.rotate(callerDevice(caller).deviceId, { graceMs });
+        const asking = callerDevice(caller);
+        const { device, apiKey } = await registry.rotate(asking.deviceId, { graceMs, asking });
         return {
           status: 200,
           body: { device_id: device.deviceId, api_key: apiKey, old_key_ends_in_seconds: graceMs / 1000 },
