@@ -57,10 +57,13 @@ const loopback = new BlockList();
 loopback.addSubnet('127.0.0.0', 8, 'ipv4');
 loopback.addAddress('::1', 'ipv6');
 
+export function isLoopback(address: string): boolean {
+  return loopback.check(address, isIPv4(address) ? 'ipv4' : 'ipv6');
+}
+
 /** Whether the program that asks runs on this machine. */
 export function isLocal(address: string, headers: IncomingHttpHeaders): boolean {
-  if (headers.forwarded !== undefined || headers['x-forwarded-for'] !== undefined) return false;
-  return loopback.check(address, isIPv4(address) ? 'ipv4' : 'ipv6');
+  return headers.forwarded === undefined && headers['x-forwarded-for'] === undefined && isLoopback(address);
 }
 
 /**

@@ -12,6 +12,7 @@ import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { AuditTrail } from '../users/audit.ts';
 import { type Authenticate, denial, isCrossSite, isLocal, keyOf } from './access.ts';
+import { Connections } from './connections.ts';
 import type { Health } from './health.ts';
 import { isOwnHost } from './host-header.ts';
 import { checkInput } from './input.ts';
@@ -27,8 +28,8 @@ import { sessionCookie } from './session-cookie.ts';
 const limits = {
   bodyBytesMax: 64 * 1024,
   headerBytesMax: 8 * 1024,
-  /** Sockets at once; browsers open six. */
-  connectionsMax: 100,
+  /** Browsers open six. */
+  connections: { connectionsMax: 100, perAddressMax: 20 },
   headersTimeoutMs: 5_000,
   /** From the first byte of a request to its last. */
   requestTimeoutMs: 10_000,
@@ -71,6 +72,9 @@ interface Counts {
 export interface ApiStats extends Readonly<Counts> {
   /** Callers and addresses whose rate is kept. */
   readonly buckets: number;
+  readonly connections: number;
+  /** Closed for want of room. */
+  readonly displacedConnections: number;
 }
 
 /** Bytes that are no HTTP request, or one whose header never ends: answered on the bare socket. */
@@ -99,6 +103,7 @@ export class Api {
   readonly #names: ReadonlySet<string>;
   readonly #counts: Counts;
   readonly #rates: RateLimits;
+  readonly #connections = new Connections(limits.connections);
   #closing: Promise<void> | undefined;
 
   private constructor(app: FastifyInstance, options: ApiOptions, counts: Counts) {
@@ -140,8 +145,8 @@ export class Api {
         void send(reply, refusal('PATH_INVALID', 'the path cannot be decoded, or a name in it is too long'));
       },
     });
-    app.server.maxConnections = limits.connectionsMax;
     const api = new Api(app, options, counts);
+    api.#connections.watch(app.server);
     api.#guard();
     const routes = [...pageRoutes(options), ...(options.routes ?? [])];
     api.#register([...routes, openApiRoute(routes, options.version ?? '0.0.0')]);
@@ -169,7 +174,8 @@ export class Api {
   }
 
   stats(): ApiStats {
-    return { ...this.#counts, buckets: this.#rates.buckets };
+    const { open: connections, displaced: displacedConnections } = this.#connections;
+    return { ...this.#counts, buckets: this.#rates.buckets, connections, displacedConnections };
   }
 
   /** Ends open connections too. Idempotent. */

@@ -490,6 +490,8 @@ function apiFamilies({ api }: GatewayFigures): MetricFamily[] {
     counter('http_rate_limited_total', 'Answered with 429.', api.limited),
     counter('http_failed_total', 'Answered with 500.', api.failed),
     gauge('http_rate_buckets', 'Callers and addresses whose rate is kept.', api.buckets),
+    gauge('http_connections', 'Open connections.', api.connections),
+    counter('http_displaced_connections_total', 'Closed for want of room.', api.displacedConnections),
   ];
 }
 
