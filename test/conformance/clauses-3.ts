@@ -135,7 +135,7 @@ export const clauses3: readonly Clause[] = [
   differs(
     '4.3.2-2',
     'QoS 1 received is acknowledged; after PUBACK the same packet id is a new message whatever DUP says',
-    'acknowledged and, without DUP, new. With DUP and the same length on the same connection it is the copy a device sent before our answer arrived (ESP-IDF does after a second), and is dropped: docs/decisions/0002',
+    'acknowledged and, without DUP or with another payload, new. With DUP and the same payload on the same connection it is the copy a device sent before our answer arrived (ESP-IDF does after a second), and is dropped: docs/decisions/0002',
   ),
   clause('4.3.3-1', 'QoS 2 sent: packet id, PUBREL after PUBREC, no PUBLISH after PUBREL'),
   clause('4.3.3-2', 'QoS 2 received: PUBREC, no second delivery before PUBREL, PUBCOMP, then the id is new'),

@@ -205,7 +205,7 @@ export const clauses5: readonly Clause[] = [
   differs(
     '4.3.2-5',
     'after PUBACK the same packet id is a new message whatever DUP says',
-    'new without DUP. With DUP and the same length on the same connection it is the copy a device sent before our answer arrived (ESP-IDF does after a second), and is dropped: docs/decisions/0002',
+    'new without DUP or with another payload. With DUP and the same payload on the same connection it is the copy a device sent before our answer arrived (ESP-IDF does after a second), and is dropped: docs/decisions/0002',
   ),
   clause('4.3.3-1', 'QoS 2 is sent with an unused packet id'),
   clause('4.3.3-2', 'with QoS 2 and DUP 0'),
