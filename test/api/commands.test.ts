@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import * as v from 'valibot';
 import { expect, onTestFinished, test } from 'vitest';
-import type { Caller } from '../../src/api/route.ts';
+import type { Caller, Route } from '../../src/api/route.ts';
 import { commandRoutes } from '../../src/api/routes/commands.ts';
 import { Commands } from '../../src/commands/commands.ts';
 import { createLog } from '../../src/platform/log.ts';
@@ -26,20 +27,34 @@ async function open() {
     log: createLog('silent'),
   });
   onTestFinished(() => commands.close());
-  const api = await openApi({
-    routes: commandRoutes({
-      commands,
-      find: (deviceId) => (callers[deviceId]?.kind === 'device' ? { deviceId } : undefined),
-      sink: (message) => commands.acknowledge(message),
-      monotonicMs: () => 0,
-    }),
-    authenticate: { key: (text) => callers[text] },
+  const routes = commandRoutes({
+    commands,
+    find: (deviceId) => (callers[deviceId]?.kind === 'device' ? { deviceId } : undefined),
+    sink: (message) => commands.acknowledge(message),
+    monotonicMs: () => 0,
   });
+  const api = await openApi({ routes, authenticate: { key: (text) => callers[text] } });
   return async (who: string, method: string, at: string, body?: unknown) => {
     const headers = { 'x-api-key': who, ...(body !== undefined && { 'content-type': 'application/json' }) };
     const reply = await ask(api, at, method, headers, body === undefined ? undefined : JSON.stringify(body));
+    const answer: unknown = JSON.parse(reply.body);
+    expectDescribed(routes, { method, at, status: reply.status, answer });
     return { status: reply.status, body: JSON.parse(reply.body) };
   };
+}
+
+/** Every answer is as the OpenAPI document says, which is made of the same schemas. */
+function expectDescribed(
+  routes: readonly Route[],
+  { method, at, status, answer }: { method: string; at: string; status: number; answer: unknown },
+): void {
+  const found = routes.find(
+    (one) => one.method === method && new RegExp(`^${one.path.replaceAll(/\{\w+\}/g, '[^/]+')}$`).test(at),
+  );
+  const form = found?.answers[status];
+  if (status < 400) expect(form).toMatchObject({ schema: expect.anything() });
+  if (typeof form !== 'object' || form.schema === undefined) return;
+  expect(v.safeParse(form.schema, answer).issues?.map((issue) => issue.message)).toBeUndefined();
 }
 
 test('an admin gives a command, the device collects it, answers, and everybody sees how it went', async () => {

@@ -27,17 +27,57 @@ const payload = v.pipe(
 );
 
 const newCommand = v.strictObject({
-  kind: v.pipe(v.string('the kind of the command'), v.examples(['close'])),
-  payload: v.optional(payload, {}),
-  /** Null: never. Default: `commands.expires_in_ms`. */
-  expires_in_ms: v.optional(v.nullable(v.number('milliseconds, or null for never'))),
-  idempotency_key: v.optional(v.string('text of 1 to 128 characters')),
+  kind: v.pipe(
+    v.string('the kind of the command'),
+    v.description('The last level of the topic: letters, digits, - and _'),
+    v.examples(['close']),
+  ),
+  payload: v.pipe(
+    v.optional(payload, {}),
+    v.description('What the device is told beside id and kind, at most 8192 bytes of JSON'),
+    v.examples([{ speed: 3 }]),
+  ),
+  expires_in_ms: v.pipe(
+    v.optional(v.nullable(v.number('milliseconds, or null for never'))),
+    v.description('null: never; default: commands.expires_in_ms of the configuration, a day'),
+  ),
+  idempotency_key: v.pipe(
+    v.optional(v.string('text of 1 to 128 characters')),
+    v.description('Sent again with it, it is the same command'),
+  ),
+});
+
+const state = v.picklist(['queued', 'delivered', 'acknowledged', 'failed', 'expired', 'cancelled']);
+const time = v.nullable(v.pipe(v.string(), v.isoTimestamp()));
+
+const shownSchema = v.strictObject({
+  command_id: commandId,
+  device_id: deviceId,
+  kind: v.string(),
+  payload: v.record(v.string(), v.unknown()),
+  state,
+  message: v.pipe(v.nullable(v.string()), v.description('What the device said, or why it went no further')),
+  attempts: v.pipe(v.number(), v.integer(), v.description('How often it was given to the device')),
+  actor: v.pipe(v.string(), v.description('Who wants it'), v.examples(['user:anna'])),
+  idempotency_key: v.nullable(v.string()),
+  created_at: v.pipe(time, v.description('null while the date is not known')),
+  expires_at: v.pipe(time, v.description('null also when it never expires')),
+  delivered_at: time,
+  finished_at: time,
+});
+
+const listSchema = v.strictObject({
+  count: v.pipe(v.number(), v.integer()),
+  commands: v.array(shownSchema),
 });
 
 const answered = v.strictObject({
   status: v.picklist(['ok', 'failed'], 'ok or failed'),
   message: v.optional(v.string('text')),
 });
+
+const unknownDevice = 'There is no such device';
+const unknown = 'There is no such device, or it has no such command';
 
 export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRouteParts): Route[] {
   const shown = (command: Command) => commands.show(command);
@@ -73,7 +113,12 @@ export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRout
       audit: 'command.send',
       params: v.object({ device_id: deviceId }),
       body: newCommand,
-      answers: { 202: 'It is on the disk, and on its way', 409: 'The key names another command' },
+      answers: {
+        202: { description: 'It is on the disk, and on its way', schema: shownSchema },
+        404: unknownDevice,
+        409: 'The key names another command, or the device may not connect',
+        507: 'As many wait as may: cancel some, or let them expire',
+      },
       handle: async (request) => {
         const { params, body, caller } = request;
         const { expires_in_ms: expiresInMs, idempotency_key: idempotencyKey } = body;
@@ -100,7 +145,10 @@ export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRout
       summary: 'The commands of a device; asked by the device itself, those it is to carry out',
       access: ['device', 'service', 'viewer'],
       params: v.object({ device_id: deviceId }),
-      answers: { 200: 'In the order they were given' },
+      answers: {
+        200: { description: 'In the order they were given', schema: listSchema },
+        404: unknownDevice,
+      },
       handle: ({ params, caller }) => {
         const id = deviceIn(params.device_id, caller);
         return listOf(caller.kind === 'device' ? commands.collect(id) : commands.list(id));
@@ -113,7 +161,7 @@ export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRout
       summary: 'One command, and what became of it',
       access: ['device', 'service', 'viewer'],
       params: v.object({ device_id: deviceId, command_id: commandId }),
-      answers: { 200: 'The command', 404: 'There is no such command' },
+      answers: { 200: { description: 'The command', schema: shownSchema }, 404: unknown },
       handle: ({ params, caller }) => ({
         status: 200,
         body: shown(commandIn(deviceIn(params.device_id, caller), params.command_id)),
@@ -127,7 +175,11 @@ export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRout
       access: ['admin'],
       audit: 'command.cancel',
       params: v.object({ device_id: deviceId, command_id: commandId }),
-      answers: { 200: 'It is cancelled, and that is on the disk', 409: 'It is finished already' },
+      answers: {
+        200: { description: 'It is cancelled, and that is on the disk', schema: shownSchema },
+        404: unknown,
+        409: 'It is finished already',
+      },
       handle: async (request) => {
         const { params, caller } = request;
         const id = deviceIn(params.device_id, caller);
@@ -143,7 +195,7 @@ export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRout
       access: ['device'],
       params: v.object({ device_id: deviceId, command_id: commandId }),
       body: answered,
-      answers: { 200: 'That is on the disk', 404: 'There is no such command' },
+      answers: { 200: { description: 'That is on the disk', schema: shownSchema }, 404: unknown },
       handle: async ({ params, body, caller }) => {
         const id = deviceIn(params.device_id, caller);
         const command = commandIn(id, params.command_id);
