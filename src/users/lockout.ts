@@ -1,6 +1,7 @@
 // How often somebody may try a password: five wrong ones, then a wait that doubles up to its cap, per address and per
-// account. Promises: nobody is ever locked out for good; tries are counted when they begin, so that a hundred at once
-// are no hundred free ones; the table is bounded. In memory alone: a restart forgives.
+// account. Promises: nobody is ever locked out for good, and whoever hammers an account from elsewhere keeps nobody
+// waiting where its owner has logged in before; tries are counted when they begin, so that a hundred at once are no
+// hundred free ones; the tables are bounded. In memory alone: a restart forgives, and forgets who is at home where.
 
 import { isIPv6 } from 'node:net';
 
@@ -56,11 +57,17 @@ function addressKey(address: string): string {
   return `address ${network.join(':')}`;
 }
 
+function pairKey(address: string, account: string): string {
+  return `${addressKey(address)} ${account.slice(0, 64)}`;
+}
+
 export class Lockout {
   readonly #monotonicMs: () => number;
   readonly #entriesMax: number;
   /** The one touched longest ago comes first. */
   readonly #entries = new Map<string, Entry>();
+  /** Account and address where somebody logged in; the pair used longest ago comes first. */
+  readonly #atHome = new Set<string>();
   #attempts = 0;
   #failures = 0;
   #refused = 0;
@@ -74,7 +81,7 @@ export class Lockout {
   begin(address: string, account: string | undefined): Attempt {
     const nowMs = this.#monotonicMs();
     const keys = [{ key: addressKey(address), capMs: addressWaitMsMax, isAccount: false }];
-    if (account !== undefined) {
+    if (account !== undefined && !this.#atHome.has(pairKey(address, account))) {
       keys.push({ key: `account ${account.slice(0, 64)}`, capMs: accountWaitMsMax, isAccount: true });
     }
     const waitMs = Math.max(0, ...keys.map(({ key }) => (this.#entries.get(key)?.untilMs ?? 0) - nowMs));
@@ -101,6 +108,15 @@ export class Lockout {
         for (const { key, before, isAccount } of counted) this.#restore(key, before, isAccount, attempt);
       },
     };
+  }
+
+  /** Logged in there: from now on others do not make this account wait there. */
+  welcome(address: string, account: string): void {
+    const pair = pairKey(address, account);
+    this.#atHome.delete(pair);
+    this.#atHome.add(pair);
+    const [oldest] = this.#atHome;
+    if (this.#atHome.size > this.#entriesMax && oldest !== undefined) this.#atHome.delete(oldest);
   }
 
   stats(): LockoutStats {

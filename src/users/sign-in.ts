@@ -130,6 +130,7 @@ export class SignIn {
     const user = await users.verifyPassword(account, password);
     if (user !== undefined) {
       attempt.succeeded();
+      this.#lockout.welcome(address, account);
       return { kind: 'in', user };
     }
     // A name that is none may be a password in the wrong field.

@@ -64,6 +64,29 @@ describe('guessing passwords', () => {
     expect(lockout.begin('198.51.100.2', undefined).kind).toBe('try');
   });
 
+  test('of one account, without a pause and from a hundred addresses, keeps nobody waiting where its owner has logged in', () => {
+    const { clock, lockout } = open();
+    const home = '198.51.100.1';
+    const first = lockout.begin(home, 'anna');
+    if (first.kind === 'try') first.succeeded();
+    lockout.welcome(home, 'anna');
+    let elsewhere = 0;
+    for (let second = 0; second < 600; second += 1) {
+      for (let host = 0; host < 100; host += 1) lockout.begin(`192.0.2.${host}`, 'anna');
+      if (lockout.begin('203.0.113.7', 'anna').kind === 'wait') elsewhere += 1;
+      const owner = lockout.begin(home, 'anna');
+      expect(owner.kind).toBe('try');
+      if (owner.kind === 'try') owner.succeeded();
+      clock.nowMs += 1_000;
+    }
+    expect(elsewhere).toBeGreaterThan(500);
+    // Nor does it spare anybody there the wait for guesses of their own, nor any other account.
+    for (let host = 0; host < 100; host += 1) lockout.begin(`192.0.2.${host}`, 'otto');
+    expect(lockout.begin(home, 'otto').kind).toBe('wait');
+    for (let count = 0; count < 5; count += 1) lockout.begin(home, 'anna');
+    expect(lockout.begin(home, 'anna').kind).toBe('wait');
+  });
+
   test('an account of one’s own buys no further guesses at others', () => {
     const { clock, lockout } = open();
     const guesses: number[] = [];
