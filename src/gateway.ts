@@ -394,6 +394,7 @@ async function start(
   const ticking = setInterval(() => {
     board.apply(rules.tick(now()));
     board.tick();
+    registry.tick();
   }, tickMs);
   onClose('rules', async () => clearInterval(ticking));
 

@@ -101,6 +101,8 @@ export class Registry {
   readonly #devices = new Map<string, Device>();
   readonly #byId = new Map<number, string>();
   readonly #byKeyId = new Map<string, string>();
+  /** Keys that hold for a while yet: id of the key → when it ends, on the wall clock. */
+  readonly #expiries = new Map<string, number>();
   readonly #changeListeners: DeviceListener[] = [];
   readonly #revokedListeners: DeviceListener[] = [];
   readonly #removedListeners: DeviceListener[] = [];
@@ -327,6 +329,17 @@ export class Registry {
     );
   }
 
+  /** To be called every second or so: whoever is connected with a key whose time is over must go. */
+  tick(): void {
+    const nowMs = this.#clock.wallMs();
+    for (const [keyId, expiresMs] of this.#expiries) {
+      if (nowMs < expiresMs) continue;
+      this.#expiries.delete(keyId);
+      const device = this.#devices.get(this.#byKeyId.get(keyId) ?? '');
+      if (device !== undefined) this.#tell(this.#revokedListeners, device);
+    }
+  }
+
   /** Told after a device was added or changed in any way, with its new entry. Listeners must not throw. */
   onChange(listener: DeviceListener): void {
     this.#changeListeners.push(listener);
@@ -452,10 +465,16 @@ export class Registry {
 
   #index(before: Device | undefined, after: Device | undefined): void {
     if (before !== undefined) this.#byId.delete(before.id);
-    for (const { keyId } of before?.keys ?? []) this.#byKeyId.delete(keyId);
+    for (const { keyId } of before?.keys ?? []) {
+      this.#byKeyId.delete(keyId);
+      this.#expiries.delete(keyId);
+    }
     if (after === undefined) return;
     this.#byId.set(after.id, after.deviceId);
-    for (const { keyId } of after.keys) this.#byKeyId.set(keyId, after.deviceId);
+    for (const { keyId, expiresMs } of after.keys) {
+      this.#byKeyId.set(keyId, after.deviceId);
+      if (expiresMs !== undefined && expiresMs > this.#clock.wallMs()) this.#expiries.set(keyId, expiresMs);
+    }
   }
 
   #tell(listeners: readonly DeviceListener[], device: Device): void {

@@ -2,6 +2,7 @@
 // clients against the whole gateway, and across its restarts.
 
 import { randomBytes } from 'node:crypto';
+import { Agent, request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt';
 import { expect, onTestFinished, test } from 'vitest';
@@ -68,6 +69,48 @@ test('each status lets in whom it should, and says so to nobody without the key'
   }
   await ask(gateway, 'devices.revoke', { device_id: 'probe' });
   expect(await loginOf(gateway, 'probe', api_key)).toBe(4);
+});
+
+test('a key that was rotated holds as long as it was told to, and so do its connections', async () => {
+  const gateway = await openGateway(tempFolder());
+  const old = await connectDevice(gateway, 'probe');
+  const ended = new Promise<void>((resolve) => old.once('close', () => resolve()));
+  const rotate = async (grace_ms: number) =>
+    ((await ask(gateway, 'devices.rotate', { device_id: 'probe', grace_ms })) as { api_key: string }).api_key;
+  const next = await rotate(500);
+  expect(old.connected).toBe(true);
+  await ended;
+  expect(await loginOf(gateway, 'probe', old.apiKey)).toBe(4);
+  expect(await loginOf(gateway, 'probe', next)).toBe('in');
+  const last = await rotate(0);
+  expect(await loginOf(gateway, 'probe', next)).toBe(4);
+  expect(await loginOf(gateway, 'probe', last)).toBe('in');
+});
+
+test('a key that was revoked ends on an HTTP connection that is already open', async () => {
+  const gateway = await openGateway(tempFolder());
+  const { apiKey } = await connectDevice(gateway, 'probe');
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  onTestFinished(() => agent.destroy());
+  const beat = () =>
+    new Promise<readonly [status: number | undefined, port: number | undefined]>((resolve, reject) => {
+      const path = '/api/v1/devices/heartbeat';
+      const options = {
+        port: gateway.ports.http,
+        path,
+        method: 'POST',
+        agent,
+        headers: { 'x-api-key': apiKey },
+      };
+      const sent = httpRequest(options, (reply) => {
+        const { localPort } = reply.socket;
+        reply.resume().once('end', () => resolve([reply.statusCode, localPort]));
+      });
+      sent.once('error', reject).end();
+    });
+  const [before, connection] = await beat();
+  await ask(gateway, 'devices.revoke', { device_id: 'probe' });
+  expect([before, await beat()]).toEqual([200, [401, connection]]);
 });
 
 test('a connection ends when its device is made inactive, and is shown as gone', async () => {
