@@ -64,6 +64,7 @@ import { gatewayEventPoint } from './model/gateway-event.ts';
 import { encodePoint } from './model/line-protocol.ts';
 import type { Message, Sink } from './model/message.ts';
 import type { FieldValue, Point, PointClass, PointTime } from './model/point.ts';
+import { Button } from './platform/button.ts';
 import { bootTime, type Clock } from './platform/clock.ts';
 import { clockProbe } from './platform/clock-trust.ts';
 import { clearForDirectory, type Disk, makeDirectory, replaceFile, systemDisk } from './platform/disk.ts';
@@ -79,6 +80,7 @@ import type { Store } from './platform/store.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
 import { fileWitness } from './platform/witness.ts';
 import { ConfigDelivery } from './registry/config-delivery.ts';
+import type { Enrolment } from './registry/enrolment.ts';
 import { noticed, openRegistry, tookReport } from './registry/open.ts';
 import { operations as deviceOperations, pairingOperations } from './registry/operations.ts';
 import { influxHistory } from './remote/influx-history.ts';
@@ -99,6 +101,9 @@ import { openPeople } from './users/people.ts';
 const gatewayDeviceId = 'gateway';
 
 const tickMs = 1000;
+
+/** How long a long press of the button lets devices register. */
+const pairingMs = 300_000;
 
 /** How often a gateway without its disk looks for it, and how rarely when that was in vain. */
 const diskRetryMs = 3_000;
@@ -386,6 +391,19 @@ async function start(
     log: stageLog('alarms'),
   });
   onClose('alarms', () => board.close());
+  const { device: buttonPath, longPressMs } = config.button;
+  const button =
+    buttonPath === undefined
+      ? undefined
+      : Button.start({
+          path: buttonPath,
+          longPressMs,
+          clock,
+          log: stageLog('button'),
+          onShortPress: () => board.silence('button'),
+          onLongPress: () => pairByButton(enrolment, audit),
+        });
+  onClose('button', async () => button?.close());
   const rules = new Rules().add(wetRule()).add(silenceRule({ deadlineMs: config.rules.silentAfterMs }));
   const now = () => ({
     monotonicMs: clock.monotonicMs(),
@@ -609,6 +627,7 @@ async function start(
     rules: rules.stats(),
     alarms: { ...board.stats(), list: board.list() },
     buzzer: led === undefined ? undefined : (led?.stats() ?? null),
+    button: button?.stats(),
     api: api?.stats(),
     host: host?.stats(),
     history: history === undefined ? undefined : (history?.stats() ?? null),
@@ -731,6 +750,14 @@ function openLed(config: Config, log: Log): Led | null | undefined {
 /** Why nothing reaches InfluxDB just now, as the forwarder knows. */
 function outageOf({ state, reason }: ForwarderStats): string | undefined {
   return state === 'retrying' ? (reason ?? 'it cannot be reached') : undefined;
+}
+
+/** Whoever can press it is in the house. */
+function pairByButton(enrolment: Enrolment, audit: Audit): void {
+  enrolment.openPairing({ forMs: pairingMs });
+  const pressed = { actor: 'button', action: 'pairing.open', target: 'gateway' };
+  // On a disk that takes nothing no device can register either.
+  audit.record(pressed).catch(() => undefined);
 }
 
 /** Undefined where it is switched off. Null when it cannot be opened: the gateway goes on without. */

@@ -11,6 +11,7 @@ import type { IngestStats } from '../ingest/ingest.ts';
 import type { JournalStats } from '../journal/journal.ts';
 import type { RetentionReport } from '../journal/retention.ts';
 import type { WearStats } from '../journal/wear.ts';
+import type { ButtonStats } from '../platform/button.ts';
 import type { DiskTrouble } from '../platform/disk-trouble.ts';
 import type { HistogramSnapshot } from '../platform/histogram.ts';
 import type { LedStats } from '../platform/led.ts';
@@ -54,6 +55,8 @@ export interface GatewayFigures {
   readonly alarms: AlarmBoardStats & { readonly list: readonly AlarmView[] };
   /** Undefined where no buzzer is configured; null where it is and could not be opened. */
   readonly buzzer: LedStats | null | undefined;
+  /** Undefined where none is configured. */
+  readonly button: ButtonStats | undefined;
   /** Undefined where HTTP is switched off, and until it is open. */
   readonly api: ApiStats | undefined;
   /** Undefined where host health is switched off. */
@@ -463,7 +466,7 @@ function mqttFamilies({ mqtt }: GatewayFigures): MetricFamily[] {
   ];
 }
 
-function alarmFamilies({ alarms, buzzer }: GatewayFigures): MetricFamily[] {
+function alarmFamilies({ alarms, buzzer, button }: GatewayFigures): MetricFamily[] {
   return [
     family('gauge', 'alarms', 'Alarms that are not normal, by state.', each('state', alarms.states)),
     counter('alarms_raised_total', 'Alarms raised.', alarms.raised),
@@ -479,6 +482,13 @@ function alarmFamilies({ alarms, buzzer }: GatewayFigures): MetricFamily[] {
       alarms.latency,
     ),
     gauge('alarm_unsaved', 'Alarm facts not yet durable.', alarms.unsaved),
+    gauge('button_there', '1 when a button is configured and there.', button?.isThere ? 1 : 0),
+    family(
+      'counter',
+      'button_presses_total',
+      'Presses of the button.',
+      each('length', { short: button?.shortPresses ?? 0, long: button?.longPresses ?? 0 }),
+    ),
   ];
 }
 
@@ -702,7 +712,7 @@ const stalledBytes = 1024 * 1024;
  * reason of a gateway that is fine.
  */
 export function healthOf(figures: GatewayFigures): Health {
-  const { journal, wear, forwarder, alarms, buzzer, registry, time, history, people } = figures;
+  const { journal, wear, forwarder, alarms, buzzer, button, registry, time, history, people } = figures;
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
   if (journal.isRefusing && journal.trouble !== undefined) {
@@ -726,6 +736,12 @@ export function healthOf(figures: GatewayFigures): Health {
   }
   if (buzzer === undefined) {
     worth.push({ code: 'BUZZER_NOT_CONFIGURED', message: 'No buzzer is configured (buzzer.led).' });
+  }
+  if (button?.isThere === false) {
+    worth.push({
+      code: 'BUTTON_UNAVAILABLE',
+      message: 'The button cannot be read: see button.device; the gateway needs the group input.',
+    });
   }
   if (alarms.sound !== 'off')
     worth.push({ code: 'ALARM', message: 'An alarm is sounding: iotflow alarms list.' });

@@ -217,6 +217,7 @@ export const configSchema = v.object({
     device: v.optional(text),
   }),
   buzzer: v.object({ led: v.optional(path) }),
+  button: v.object({ device: v.optional(path), long_press_ms: wholeNumber(1_000, 60_000, 3_000) }),
   home_assistant: v.object({ enabled: yesOrNo(true) }),
   journal: v.object({
     ring_segments: wholeNumber(4, 1_024, 16),

@@ -13,11 +13,13 @@ import { fileWitness } from '../../src/platform/witness.ts';
 import { openRegistry } from '../../src/registry/open.ts';
 import type { RegistryParts } from '../../src/registry/operations.ts';
 import { ask } from '../support/api.ts';
+import { makeButtonPipe, press } from '../support/button-pipe.ts';
 import { hasCommand } from '../support/debian.ts';
 import { openGateway } from '../support/gateway.ts';
 import { iotflow, startGateway, writeConfig } from '../support/gateway-process.ts';
 import { canMount, fillDisk, smallDisk } from '../support/small-disk.ts';
 import { tempFolder } from '../support/temp.ts';
+import { until } from '../support/until.ts';
 
 const rounds = Number(process.env.IOTFLOW_ENROLMENT_KILLS ?? 5);
 
@@ -148,6 +150,22 @@ test('a token lets in one device, also when the gateway is killed while it does'
       await expect(enrolment.register({ name: `late ${at}` }, token)).rejects.toThrow('enrolment_token');
     }
   });
+});
+
+test('a long press of the button lets devices register, and is on record', async () => {
+  const folder = tempFolder();
+  const device = join(folder, 'event0');
+  const write = makeButtonPipe(device);
+  const gateway = await openGateway(folder, { button: { device, long_press_ms: 1_000 } });
+  write(press);
+  await until(() => gateway.figures().enrolment.isPairing);
+  const headers = { 'content-type': 'application/json' };
+  const api = { port: gateway.ports.http };
+  const reply = await ask(api, '/api/v1/devices/register', 'POST', headers, '{"name":"Probe"}');
+  expect(reply.status).toBe(201);
+  expect(JSON.parse(reply.body)).toMatchObject({ device: { status: 'active' } });
+  const audited = JSON.stringify(await gateway.operations.get('audit.list')?.({}));
+  expect(audited).toContain('"actor":"button","action":"pairing.open"');
 });
 
 test.skipIf(!canMount())(
