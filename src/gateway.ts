@@ -29,6 +29,7 @@ import { gatewayRoutes } from './api/routes/gateway.ts';
 import { influxdbRoutes } from './api/routes/influxdb.ts';
 import { peopleRoutes } from './api/routes/people.ts';
 import { telemetryRoutes } from './api/routes/telemetry.ts';
+import { telemetryStatusRoutes } from './api/routes/telemetry-status.ts';
 import { Backups } from './backup/backups.ts';
 import { Bridge } from './bridge/bridge.ts';
 import { acknowledgementPayload } from './commands/acknowledgement.ts';
@@ -83,8 +84,12 @@ import { ConfigDelivery } from './registry/config-delivery.ts';
 import type { Enrolment } from './registry/enrolment.ts';
 import { noticed, openRegistry, tookReport } from './registry/open.ts';
 import { operations as deviceOperations, pairingOperations } from './registry/operations.ts';
+import { Erasures, shownErasure } from './remote/erasures.ts';
+import { influxDeleter } from './remote/influx-delete.ts';
+import { influxHealth } from './remote/influx-health.ts';
 import { influxHistory } from './remote/influx-history.ts';
 import { InfluxQuery } from './remote/influx-query.ts';
+import { operations as erasureOperations } from './remote/operations.ts';
 import { Rules } from './rules/engine.ts';
 import { silenceRule } from './rules/silence.ts';
 import { wetRule } from './rules/wet.ts';
@@ -508,7 +513,19 @@ async function start(
         wallMs,
       })
     : (history ?? undefined);
-  const historyTable = new Map(answering ? historyOperations(answering, clock) : []);
+  const erasures = await Erasures.open({
+    journal,
+    history: history ?? undefined,
+    remote: target && influxDeleter(target, config.gatewayId, influx.timeoutMs),
+    wallMs,
+    random,
+    log: stageLog('erasures'),
+  });
+  onClose('erasures', () => erasures.close());
+  const historyTable = new Map([
+    ...(answering ? historyOperations(answering, clock) : []),
+    ...erasureOperations({ erasures, wallMs, isDateKnown: () => dates.isKnown }),
+  ]);
 
   if (influx.url !== undefined && !dates.isKnown) {
     const { url } = influx;
@@ -632,6 +649,7 @@ async function start(
     host: host?.stats(),
     history: history === undefined ? undefined : (history?.stats() ?? null),
     remoteQuery: remoteQuery?.stats(),
+    erasures: erasures.stats(),
   });
   const telemetry = {
     find: (text: string) => registry.find(text),
@@ -653,6 +671,12 @@ async function start(
         ...peopleRoutes(people, audit),
         ...telemetryRoutes(telemetry),
         ...influxdbRoutes(telemetry),
+        ...telemetryStatusRoutes({
+          figures,
+          health: () => healthOf(figures()),
+          influx: target && influxHealth(target, influx.timeoutMs),
+          erasures: () => erasures.list().map(shownErasure),
+        }),
         ...enrolmentRoutes(devices, config.topicRoot),
         ...deviceRoutes(devices, { wallMs: () => dates.wallMs() }),
         ...adminRoutes(devices),

@@ -50,7 +50,7 @@ const table: Readonly<Record<string, Allowance>> = {
   ingest: { values: ['model', 'platform'], types: ['journal', 'rules', 'registry'] },
   forwarder: { values: ['model', 'platform'], types: ['journal'] },
   bridge: { values: ['model', 'platform'], types: ['forwarder'] },
-  remote: { values: ['model', 'platform'], types: ['history'] },
+  remote: { values: ['model', 'platform'], types: ['history', 'journal'] },
   commands: { values: ['model', 'platform'], types: ['registry'] },
   'home-assistant': { values: ['model'], types: [] },
   api: { values: ['model', 'platform'], types: 'any' },

@@ -19,6 +19,7 @@ import type { LevelStoreStats } from '../platform/level-store.ts';
 import type { TimeStats } from '../platform/time-base.ts';
 import type { EnrolmentStats } from '../registry/enrolment.ts';
 import type { RegistryStats } from '../registry/registry.ts';
+import type { ErasuresStats } from '../remote/erasures.ts';
 import type { InfluxQueryStats } from '../remote/influx-query.ts';
 import type { RulesStats } from '../rules/engine.ts';
 import type { HostHealthStats } from '../sources/host/host-health.ts';
@@ -65,6 +66,7 @@ export interface GatewayFigures {
   readonly history: HistoryStats | null | undefined;
   /** Undefined where no InfluxDB is configured. */
   readonly remoteQuery: InfluxQueryStats | undefined;
+  readonly erasures: ErasuresStats;
 }
 
 type Simple = 'counter' | 'gauge';
@@ -597,6 +599,16 @@ function historyFamilies({ history }: GatewayFigures): MetricFamily[] {
   ];
 }
 
+function erasureFamilies({ erasures, journal }: GatewayFigures): MetricFamily[] {
+  const { waiting, refused, done } = erasures;
+  return [
+    gauge('erasures_waiting', 'Deletions that are not done everywhere yet.', waiting),
+    gauge('erasures_refused', 'Deletions InfluxDB refused.', refused),
+    counter('erasures_done_total', 'Deletions carried out, or refused for good.', done),
+    counter('erased_points_total', 'Points that waited and are not sent any more.', journal.erasures.points),
+  ];
+}
+
 function remoteFamilies({ remoteQuery }: GatewayFigures): MetricFamily[] {
   if (remoteQuery === undefined) return [];
   const { queries, cells, failures, cancelled, inFlight } = remoteQuery;
@@ -672,6 +684,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...backupFamilies(figures),
     ...historyFamilies(figures),
     ...remoteFamilies(figures),
+    ...erasureFamilies(figures),
     ...peopleFamilies(figures),
   ];
 }

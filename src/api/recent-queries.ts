@@ -81,6 +81,35 @@ export interface RangeAnswer extends Told {
   readonly next: string | null;
 }
 
+export interface ErasureAnswer {
+  readonly id: number;
+  readonly device_id: string;
+  readonly from: string | null;
+  readonly to: string;
+  readonly local: 'waiting' | 'done';
+  readonly remote: 'none' | 'waiting' | 'done' | 'refused';
+  readonly reason?: string;
+}
+
+/** 200 when nothing is left of it here and in InfluxDB, 202 when it goes on by itself. */
+export function erasureAnswer(erasure: ErasureAnswer, deviceName: string) {
+  const isDone = erasure.local === 'done' && (erasure.remote === 'none' || erasure.remote === 'done');
+  const { from, to } = erasure;
+  return {
+    status: isDone ? 200 : 202,
+    body: {
+      message: isDone
+        ? `Telemetry data of ${deviceName} deleted`
+        : `Telemetry data of ${deviceName} is being deleted`,
+      device_id: erasure.device_id,
+      start_time: from,
+      stop_time: to,
+      erasure,
+    },
+    audited: { target: erasure.device_id, detail: { from, to, erasure: erasure.id } },
+  };
+}
+
 export interface AggregateAnswer extends Told {
   readonly windows: readonly {
     readonly time: string;
@@ -106,7 +135,7 @@ export function deviceAsked(given: string, caller: Caller, find: QueryParts['fin
  */
 export async function askHistory<Found>(
   history: Operations,
-  operation: 'latest' | 'range' | 'aggregate',
+  operation: 'latest' | 'range' | 'aggregate' | 'erase',
   deviceId: string,
   args: Readonly<Record<string, readonly [name: string, value: string | undefined]>>,
   signal: AbortSignal,

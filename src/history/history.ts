@@ -10,12 +10,14 @@
 import { statfs } from 'node:fs/promises';
 import type { FieldValue, Point } from '../model/point.ts';
 import type { Clock } from '../platform/clock.ts';
+import { GatewayError } from '../platform/errors.ts';
 import { Histogram, type HistogramSnapshot } from '../platform/histogram.ts';
 import { LevelStore, type LevelStoreStats } from '../platform/level-store.ts';
 import type { Log } from '../platform/log.ts';
 import type { StoreWrite } from '../platform/store.ts';
 import { ChunkStore, hourMs, type Level, latestWrite, type StoredChunk } from './chunk-store.ts';
 import { coveredFromMs } from './coverage.ts';
+import { forgetRange, type TimeRange } from './forgetting.ts';
 import { decodeLatest, encodeLatest, type LatestFields } from './latest.ts';
 import {
   type AggregateAnswer,
@@ -264,6 +266,24 @@ export class History {
         writes.push(latestWrite(deviceId, measurement, undefined));
       }
       await this.#store.change([], [], writes);
+      await this.#store.sync();
+    });
+  }
+
+  /**
+   * Deletes what there is of a stretch of time; resolves when the disk has it. Of thinned history whole minutes go, by
+   * their last sample.
+   * @throws GatewayError `STORE_FAILED`, `HISTORY_UNAVAILABLE` while nothing can be written: some of it may be left.
+   */
+  async forgetRange(deviceId: string, range: TimeRange): Promise<void> {
+    // All of it on the disk, where it can be rewritten.
+    await this.flush();
+    if (this.#paused !== undefined) {
+      throw new GatewayError('HISTORY_UNAVAILABLE', `history is not written: ${this.#paused}`);
+    }
+    await this.#alone(async () => {
+      await forgetRange(this.#store, deviceId, range, this.#options.clock.wallMs(), this.#pacer());
+      this.#recent.forgetLatest(deviceId);
       await this.#store.sync();
     });
   }

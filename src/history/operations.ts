@@ -1,11 +1,12 @@
 // What may be asked of history, by name: for the command line, and for the routes of the HTTP API. Arguments come
 // from outside and are checked here; answers are JSON, times in RFC 3339.
 
-import { parseTimestamp, timestampExpected, timestampText } from '../model/timestamp.ts';
+import { parseDuration, timestampText } from '../model/timestamp.ts';
 import {
   type Arguments,
   checkNames,
   invalidArgument as invalid,
+  momentArgument,
   optionalText,
   optionalWhole,
   requiredText,
@@ -23,10 +24,6 @@ const fieldsMax = 256;
 const windowMsMin = 1_000;
 const windowMsMax = 366 * 86_400_000;
 const orders = ['oldest-first', 'newest-first'] as const satisfies readonly Order[];
-/** The largest time InfluxDB and a chunk can hold. */
-const timeNsMax = 2n ** 63n - 1n;
-
-const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const;
 
 /** A list, or its items with commas between. */
 function list(args: Arguments, name: string): readonly string[] | undefined {
@@ -38,35 +35,12 @@ function list(args: Arguments, name: string): readonly string[] | undefined {
   throw invalid(`${name}: expected 1 to ${fieldsMax} names`);
 }
 
-/** `5m`, `1h`, `24h`, `7d` in milliseconds; undefined when it is none. */
-function parseDuration(given: string): number | undefined {
-  const match = /^(\d{1,9})(ms|s|m|h|d|w)$/.exec(given);
-  if (match === null) return undefined;
-  return Number(match[1]) * unitMs[match[2] as keyof typeof unitMs];
-}
-
-/** `now`, `-1h`, or a time. */
-function time(args: Arguments, name: string, fallback: string, nowMs: number): bigint {
-  const value = args[name] ?? fallback;
-  const given = typeof value === 'string' ? value.trim() : value;
-  if (given === 'now' || given === 'now()') return BigInt(Math.floor(nowMs)) * 1_000_000n;
-  const isAgo = typeof given === 'string' && given.startsWith('-');
-  const agoMs = isAgo ? parseDuration(given.slice(1)) : undefined;
-  const found = agoMs === undefined ? parseTimestamp(given) : BigInt(Math.floor(nowMs) - agoMs) * 1_000_000n;
-  // A minus is a time before now; before 1970 nothing was measured here.
-  if (found === undefined || (isAgo && agoMs === undefined)) {
-    throw invalid(`${name}: expected now, a time before it such as -1h or -7d, or ${timestampExpected}`);
-  }
-  if (found < 0n) return 0n;
-  return found > timeNsMax ? timeNsMax : found;
-}
-
 function selection(args: Arguments, nowMs: number): Selection {
   const deviceId = requiredText(args, 'device_id');
   const measurement = optionalText(args, 'measurement');
   const fields = list(args, 'fields');
-  const fromNs = time(args, 'from', defaults.from, nowMs);
-  const toNs = time(args, 'to', defaults.to, nowMs);
+  const fromNs = momentArgument(args, 'from', defaults.from, nowMs);
+  const toNs = momentArgument(args, 'to', defaults.to, nowMs);
   if (fromNs >= toNs) throw invalid('from: expected a time before "to"');
   return {
     deviceId,

@@ -147,6 +147,11 @@ export class Recent {
     }
   }
 
+  /** What was written is asked of the disk. */
+  forgetLatest(deviceId: string): void {
+    for (const series of this.of(deviceId)) series.latest.clear();
+  }
+
   /** Brings what waits for the disk below half of the memory there is. */
   async relieve(pacer: Pacer): Promise<void> {
     const enough = this.#options.memoryBytesMax / 2;

@@ -14,7 +14,15 @@ const compress = promisify(gzip) as (lines: Buffer, options: { level: number }) 
 
 /** The same for lines as a block has them. @throws Error when it is no gzip. */
 export async function dateGzip(body: Buffer, dating: Dating): Promise<Buffer> {
-  return await compress(dateLines(await decompress(body), dating), { level: constants.Z_BEST_SPEED });
+  return await mapGzip(body, (lines) => dateLines(lines, dating));
+}
+
+/** The same body when the lines are the same buffer, an empty one for no lines. @throws Error when it is no gzip. */
+export async function mapGzip(body: Buffer, change: (lines: Buffer) => Buffer): Promise<Buffer> {
+  const lines = await decompress(body);
+  const changed = change(lines);
+  if (changed === lines) return body;
+  return changed.length === 0 ? changed : await compress(changed, { level: constants.Z_BEST_SPEED });
 }
 
 /** Lines that each end in a line break. */
@@ -28,6 +36,14 @@ export function dateLines(lines: Buffer, dating: Dating): Buffer {
     start = end + 1;
   }
   return Buffer.from(dated);
+}
+
+/** When the point was; undefined while its date is not known, or for a line without a time. */
+export function timeOfLine(line: string, dating: Dating | undefined): bigint | undefined {
+  const time = line.slice(line.lastIndexOf(' ') + 1);
+  if (/^-?\d{1,19}$/.test(time)) return BigInt(time);
+  const match = undatedTime.exec(time);
+  return match === null ? undefined : dating?.(Number(match[1]), BigInt(match[2] ?? 0)).timeNs;
 }
 
 function dateLine(line: string, dating: Dating): string {

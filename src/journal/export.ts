@@ -36,6 +36,8 @@ export interface Exported {
   readonly blocks: Blocks;
   readonly lastSequence: number;
   readonly dating: Dating | undefined;
+  /** The lines up to the frame without those that were deleted. */
+  readonly strip: (lines: Buffer, sequence: number) => Buffer;
 }
 
 function cursorOf(after: string | undefined): Cursor {
@@ -52,7 +54,7 @@ function cursorOf(after: string | undefined): Cursor {
 
 /** The next page. @throws GatewayError `ARGUMENT_INVALID`, `STORE_FAILED` */
 export async function readPage(
-  { ring, blocks, lastSequence, dating }: Exported,
+  { ring, blocks, lastSequence, dating, strip }: Exported,
   classes: readonly PointClass[] | undefined,
   after: string | undefined,
   classOf: (index: ClassIndex) => PointClass,
@@ -78,7 +80,7 @@ export async function readPage(
       const [content] = await ring.read(frame.segment, [frame]);
       for (const { class: index, offset, bytes: length, state } of frame.sections) {
         if (state === 'gone' || !wanted.includes(index) || content === undefined) continue;
-        add(content.subarray(offset, offset + length));
+        add(strip(content.subarray(offset, offset + length), frame.sequence));
       }
       cursor = { ...cursor, number: frame.sequence };
       continue;
@@ -96,7 +98,7 @@ export async function readPage(
       cursor = { ...cursor, row: next, number: cursor.ends[next] ?? 0 };
       continue;
     }
-    if (block.body.length > 0) add(await decompress(block.body));
+    if (block.body.length > 0) add(strip(await decompress(block.body), block.toSequence));
     cursor = { ...cursor, number: block.number + 1 };
   }
   return { lines: Buffer.concat(lines), next: JSON.stringify(cursor) };

@@ -39,8 +39,9 @@ import type {
   StateWrite,
   StoredLetter,
 } from './contract.ts';
-import { dateGzip, dateLines } from './dating.ts';
+import { dateGzip, dateLines, mapGzip } from './dating.ts';
 import { DeadLetterBox, type DeadLetterStats, type LetterFilter } from './dead-letters.ts';
+import { countLines, Erasures, type Selected } from './erasures.ts';
 import { type ExportPage, readPage } from './export.ts';
 import { type FrameHeader, headerBytes, type PerClass, padded, stateWriteBytes } from './frame.ts';
 import { StateMap } from './hot-state.ts';
@@ -160,11 +161,18 @@ export interface JournalStats extends CommitterStats {
     readonly storedEntries: number | undefined;
   };
   readonly deadLetters: DeadLetterStats;
+  /** Deletions whose lines may still wait, and lines not handed out for them. */
+  readonly erasures: { readonly open: number; readonly points: number };
 }
 
-interface Held {
+interface Taken {
   readonly sections: readonly Section[];
   readonly blocks: readonly Block[];
+}
+
+interface Held extends Taken {
+  readonly ended: Promise<void>;
+  readonly end: () => void;
 }
 
 const reportedKey = 'journal/reported';
@@ -186,12 +194,15 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     backlog: new Lane(),
   };
   readonly #held = new Map<Batch, Held>();
+  /** Batches that are being read. */
+  readonly #taking = new Set<Promise<unknown>>();
   readonly #ringPoints: [number, number, number] = [0, 0, 0];
   /** Those of them without a date. */
   readonly #undatedPoints: [number, number, number] = [0, 0, 0];
   #undatedFreshPoints = 0;
   #dating: Dating | undefined;
   #letters: DeadLetterBox | undefined;
+  #erasures = new Erasures();
   /** Telemetry in the ring newer than the mark. */
   #freshPoints = 0;
   /** Frames up to this one are backlog. */
@@ -237,6 +248,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       blockPoints: options.blockPoints,
       gzipLevel: options.gzipLevel,
       journalMs: parts.journalMs,
+      strip: async (block) => (await this.#stripped(block)).block,
+      erasures: () => this.#erasures.changes,
       onReport: (report) => this.#reportListener?.(report),
       onDone: () => this.#listener?.(),
     });
@@ -362,6 +375,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         });
       }
       journal.#readOnlyFor = readOnly?.trouble;
+      journal.#erasures = await Erasures.open(state);
       if (readOnly === undefined) await journal.#reportDamage(recovered, anchor);
       journal.#letters = await DeadLetterBox.open(journal, {
         lettersMax: options.deadLettersMax,
@@ -370,7 +384,10 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         commitBytesMax: Math.floor(appendBytesMaxOf(options.segmentBytes) / 4),
         wallMs: () => clock.wallMs(),
       });
-      if (readOnly === undefined) journal.#spill.start();
+      if (readOnly === undefined) {
+        await journal.#forgetErasures(true);
+        journal.#spill.start();
+      }
       return journal;
     } catch (error) {
       await ring?.close();
@@ -482,6 +499,16 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
   async take(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
     // The files are being closed: what cannot be read any more must not be taken for damaged.
     if (this.#closing !== undefined) return undefined;
+    const taking = this.#take(lane, pointsMax);
+    this.#taking.add(taking);
+    try {
+      return await taking;
+    } finally {
+      this.#taking.delete(taking);
+    }
+  }
+
+  async #take(lane: LaneName, pointsMax: number): Promise<Batch | undefined> {
     if (lane !== 'fresh') {
       const batch = await this.#takeBlocks(lane, pointsMax);
       if (batch !== undefined) return batch;
@@ -591,7 +618,62 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         storedEntries: this.#state.storedEntries,
       },
       deadLetters: this.#deadLetters.stats(),
+      erasures: { open: this.#erasures.size, points: this.#erasures.erased },
     };
+  }
+
+  // Deletions
+
+  /**
+   * What waits of the device now is handed out no more; what was handed out already, `passed` waits for. Resolves when
+   * that is durable, together with the state.
+   * @throws GatewayError as `append` does; nothing is deleted then.
+   */
+  async erase(selected: Selected, state: readonly StateWrite[] = []): Promise<void> {
+    const erasure = { ...selected, sequence: this.#lastSequence, atMs: this.#journalMs() };
+    const write = this.#erasures.write(erasure);
+    await this.append({ class: 'event', lines: '', points: 0, state: [write, ...state] });
+    this.#erasures.added(write.key, erasure);
+    await this.#forgetErasures(false);
+  }
+
+  /** Resolves when every batch that is with somebody now has ended: accepted, buried or released. */
+  async passed(): Promise<void> {
+    await Promise.allSettled([...this.#taking]);
+    await Promise.all([...this.#held.values()].map(({ ended }) => ended));
+  }
+
+  async #forgetErasures(isOpening: boolean): Promise<void> {
+    if (this.#erasures.size === 0) return;
+    let oldest = Math.min(...classIndexes.map((index) => this.#watermark(index, Number.POSITIVE_INFINITY)));
+    try {
+      for (const row of classIndexes.flatMap((index) => rowsOf[index])) {
+        const block = await this.#blocks.peek(row, 0);
+        if (block !== undefined) oldest = Math.min(oldest, block.toSequence);
+      }
+    } catch (error) {
+      this.#log.warn({ event: 'journal-blocks-unreadable', code: errorCode(error) }, 'tried again later');
+      return;
+    }
+    this.writeLazily(this.#erasures.settled(oldest, this.#journalMs(), isOpening));
+  }
+
+  /** A block without what was deleted, and how many points are left; with an empty body when there are none. */
+  async #stripped(block: Block): Promise<{ block: Block; points: number }> {
+    const whole = { block, points: block.points };
+    if (!this.#erasures.mayTouch(block.toSequence)) return whole;
+    let { points } = block;
+    try {
+      const body = await mapGzip(block.body, (lines) => {
+        const left = this.#erasures.strip(lines, block.toSequence, this.#dating);
+        if (left !== lines) points = countLines(left);
+        return left;
+      });
+      return { block: { ...block, body }, points };
+    } catch {
+      // It is no gzip, and whoever gets it will say so.
+      return whole;
+    }
   }
 
   /** A page of all that waits, without taking it; `after` is what the page before answered. Throws as `take` does. */
@@ -601,6 +683,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       blocks: this.#blocks,
       lastSequence: this.#lastSequence,
       dating: this.#dating,
+      strip: (lines: Buffer, sequence: number) => this.#erasures.strip(lines, sequence, this.#dating),
     };
     return readPage(parts, classes, after, (index) => pointClasses[index]);
   }
@@ -688,11 +771,13 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     return none;
   }
 
-  #hold(lane: LaneName, body: Buffer, encoding: Batch['encoding'], held: Held): Batch {
-    let points = 0;
-    for (const { points: more } of [...held.sections, ...held.blocks]) points += more;
+  #hold(lane: LaneName, body: Buffer, encoding: Batch['encoding'], points: number, taken: Taken): Batch {
     const batch: Batch = { lane, points, encoding, body };
-    this.#held.set(batch, held);
+    let end = () => {};
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#held.set(batch, { ...taken, ended, end });
     return batch;
   }
 
@@ -704,6 +789,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
     const held = this.#held.get(batch);
     assert(held !== undefined, 'BUG: a batch that is not held');
     this.#held.delete(batch);
+    held.end();
     return held;
   }
 
@@ -714,10 +800,16 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       if (wanted.length === 0) return undefined;
       const sections: Section[] = [];
       const lines: Buffer[] = [];
+      let points = 0;
       try {
         for (const [section, bytes] of await this.#readLines(wanted)) {
           if (bytes === undefined) continue;
+          if (bytes.length === 0) {
+            this.#forget(section);
+            continue;
+          }
           sections.push(section);
+          points += bytes.length === section.bytes ? section.points : countLines(bytes);
           lines.push(section.isUndated && dating !== undefined ? dateLines(bytes, dating) : bytes);
         }
       } catch (error) {
@@ -726,11 +818,14 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         throw error;
       }
       if (lines.length > 0)
-        return this.#hold(lane, Buffer.concat(lines), 'identity', { sections, blocks: [] });
+        return this.#hold(lane, Buffer.concat(lines), 'identity', points, { sections, blocks: [] });
     }
   }
 
-  /** The lines of each section; undefined for those whose frame is damaged, which are given up and counted. */
+  /**
+   * The lines of each section, without those that were deleted; undefined for those whose frame is damaged, which are
+   * given up and counted.
+   */
   async #readLines(sections: readonly Section[]): Promise<(readonly [Section, Buffer | undefined])[]> {
     const runs: Section[][] = [];
     for (const section of sections) {
@@ -748,7 +843,8 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
           run.map((section) => section.frame),
         );
         return run.map((section, index) => {
-          const lines = frames[index]?.subarray(section.offset, section.offset + section.bytes);
+          const read = frames[index]?.subarray(section.offset, section.offset + section.bytes);
+          const lines = read && this.#erasures.strip(read, section.frame.sequence, this.#dating);
           if (lines === undefined && section.state !== 'gone') {
             this.#retention.countDamage(section.class, section.points);
             this.#forget(section);
@@ -781,9 +877,14 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
           this.#blocks.release(block);
           break;
         }
-        blocks.push(block);
-        points += block.points;
-        bytes += block.body.length;
+        const left = await this.#stripped(block);
+        if (left.points === 0) {
+          await this.#blocks.finish(block);
+          continue;
+        }
+        blocks.push(left.block);
+        points += left.points;
+        bytes += left.block.body.length;
       }
       const [first, ...more] = blocks;
       if (first === undefined) continue;
@@ -792,7 +893,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
         more.length === 0 && !first.isUndated
           ? first.body
           : Buffer.concat(await Promise.all(blocks.map((block) => this.#datedBody(block, dating))));
-      return this.#hold(lane, body, 'gzip', { sections: [], blocks });
+      return this.#hold(lane, body, 'gzip', points, { sections: [], blocks });
     }
     return undefined;
   }

@@ -8,7 +8,16 @@ import { hourNs, minuteNs } from '../model/thinning.ts';
 import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { refOf, type Span, spanOf, type ThinnedBlock, thinBlocks } from './block-thinning.ts';
-import { type BlockRef, type Blocks, hourRow, minuteRow, type RowIndex, rawRow, rowsOf } from './blocks.ts';
+import {
+  type Block,
+  type BlockRef,
+  type Blocks,
+  hourRow,
+  minuteRow,
+  type RowIndex,
+  rawRow,
+  rowsOf,
+} from './blocks.ts';
 import { type ByClass, byClass, type ClassIndex, classIndexes } from './class-index.ts';
 
 /** Thinning starts so far below the cap, and goes down to twice that: not once for every block. */
@@ -59,6 +68,10 @@ export interface RetentionOptions {
   readonly blockPoints: number;
   readonly gzipLevel: number;
   readonly journalMs: () => number;
+  /** The block without what was deleted of it. */
+  readonly strip: (block: Block) => Promise<Block>;
+  /** Another number after each deletion. */
+  readonly erasures: () => number;
   readonly onReport: (report: RetentionReport) => void;
   /** What was held back meanwhile can be taken, thinned or not. */
   readonly onDone: () => void;
@@ -220,7 +233,8 @@ export class Retention {
     level: Level,
     sourceBytesMax: number,
   ): Promise<'thinned' | 'held' | 'useless'> {
-    const { blocks, blockPoints, gzipLevel } = this.#options;
+    const { blocks, blockPoints, gzipLevel, strip, erasures } = this.#options;
+    const before = erasures();
     const taken: BlockRef[] = [];
     let result: ThinnedBlock | undefined;
     try {
@@ -231,9 +245,16 @@ export class Retention {
         gzipLevel,
         isStopping: () => this.#isStopping,
         next: async (behind) => {
-          const block = await blocks.takeRun(row, behind);
-          if (block !== undefined) taken.push(refOf(block));
-          return block;
+          for (;;) {
+            const block = await blocks.takeRun(row, behind);
+            if (block === undefined) return undefined;
+            const stripped = await strip(block);
+            if (stripped.body.length > 0) {
+              taken.push(refOf(block));
+              return stripped;
+            }
+            await blocks.finish(block);
+          }
         },
         onDamaged: async (block) => {
           taken.splice(
@@ -244,7 +265,8 @@ export class Retention {
           await blocks.finish(block);
         },
       });
-      if (result === undefined) return 'held';
+      // What was deleted meanwhile may be in it, among what came later.
+      if (result === undefined || erasures() !== before) return 'held';
       if (result.body.length > result.sourceBytes * worthwhileShare) return 'useless';
       await blocks.replace(result.sources, level.row, result.header, result.body);
       taken.length = 0;
@@ -253,12 +275,12 @@ export class Retention {
     }
     const kept = result.header.points;
     const bytes = result.sourceBytes - result.body.length;
-    const before = this.#thinned[level.name];
+    const soFar = this.#thinned[level.name];
     this.#thinned[level.name] = {
-      points: before.points + result.sourcePoints,
-      kept: before.kept + kept,
-      bytes: before.bytes + bytes,
-      runs: before.runs + 1,
+      points: soFar.points + result.sourcePoints,
+      kept: soFar.kept + kept,
+      bytes: soFar.bytes + bytes,
+      runs: soFar.runs + 1,
     };
     const { fromMs, toMs, sourcePoints: points } = result;
     this.#note({

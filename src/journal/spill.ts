@@ -9,6 +9,7 @@ import { errorCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { Blocks } from './blocks.ts';
 import { type ClassIndex, classIndexes } from './class-index.ts';
+import { countLines } from './erasures.ts';
 import type { StateMap } from './hot-state.ts';
 import type { Ring } from './ring.ts';
 import type { Section, Segment } from './segment.ts';
@@ -27,7 +28,7 @@ export interface SpillOptions {
   readonly blockPoints: number;
   readonly gzipLevel: number;
   readonly retryMs: number;
-  /** The lines of each section; undefined for those that are damaged and given up. */
+  /** The lines of each section, none where all were deleted; undefined for those that are damaged and given up. */
   readonly readLines: (sections: readonly Section[]) => Promise<(readonly [Section, Buffer | undefined])[]>;
   /** The section's lines are in a block. */
   readonly forget: (section: Section) => void;
@@ -175,10 +176,16 @@ export class Spill {
   async #moveChunk(index: ClassIndex, chunk: readonly Section[]): Promise<void> {
     const kept: Section[] = [];
     const lines: Buffer[] = [];
+    let points = 0;
     for (const [section, bytes] of await this.#options.readLines(chunk)) {
       if (bytes === undefined) continue;
+      if (bytes.length === 0) {
+        if (section.state !== 'gone') this.#options.forget(section);
+        continue;
+      }
       kept.push(section);
       lines.push(bytes);
+      points += bytes.length === section.bytes ? section.points : countLines(bytes);
     }
     const plain = Buffer.concat(lines);
     const body = await compress(plain, { level: this.#options.gzipLevel });
@@ -188,8 +195,6 @@ export class Spill {
     const [first] = kept;
     const last = kept[kept.length - 1];
     if (first === undefined || last === undefined) return;
-    let points = 0;
-    for (const section of kept) points += section.points;
     const header = {
       isUndated: kept.some((section) => section.isUndated),
       points,

@@ -61,3 +61,12 @@ export function timestampText(timeNs: bigint): string {
   const decimals = rest === 0n ? '' : `.${String(rest).padStart(9, '0').replace(/0+$/, '')}`;
   return `${whole}${decimals}Z`;
 }
+
+const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const;
+
+/** `5m`, `1h`, `24h`, `7d` in milliseconds; undefined when it is none. */
+export function parseDuration(given: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d|w)$/.exec(given);
+  if (match === null) return undefined;
+  return Number(match[1]) * unitMs[match[2] as keyof typeof unitMs];
+}

@@ -1,11 +1,14 @@
 // Arguments of operations come from outside: the control socket, the command line, HTTP. One checker for all of them.
 // Promises: what it returns has the type and the size it says; what it refuses, it names, with what was expected.
 
+import { parseDuration, parseTimestamp, timestampExpected } from '../model/timestamp.ts';
 import { GatewayError } from './errors.ts';
 
 export type Arguments = Readonly<Record<string, unknown>>;
 
 const textCharactersMax = 512;
+/** The largest time InfluxDB and a chunk of history can hold. */
+const timeNsMax = 2n ** 63n - 1n;
 
 /** The error for an argument that will not do. The message begins with its name. */
 export function invalidArgument(message: string): GatewayError {
@@ -61,4 +64,22 @@ export function optionalWhole(args: Arguments, name: string, { min, max, fallbac
   const value = args[name] ?? fallback;
   if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
   throw invalidArgument(`${name}: expected a whole number from ${min} to ${max}`);
+}
+
+/** `now`, `-1h`, or a time; nanoseconds since the epoch. */
+export function momentArgument(args: Arguments, name: string, fallback: string, nowMs: number): bigint {
+  const value = args[name] ?? fallback;
+  const given = typeof value === 'string' ? value.trim() : value;
+  if (given === 'now' || given === 'now()') return BigInt(Math.floor(nowMs)) * 1_000_000n;
+  const isAgo = typeof given === 'string' && given.startsWith('-');
+  const agoMs = isAgo ? parseDuration(given.slice(1)) : undefined;
+  const found = agoMs === undefined ? parseTimestamp(given) : BigInt(Math.floor(nowMs) - agoMs) * 1_000_000n;
+  // A minus is a time before now; before 1970 nothing was measured here.
+  if (found === undefined || (isAgo && agoMs === undefined)) {
+    throw invalidArgument(
+      `${name}: expected now, a time before it such as -1h or -7d, or ${timestampExpected}`,
+    );
+  }
+  if (found < 0n) return 0n;
+  return found > timeNsMax ? timeNsMax : found;
 }

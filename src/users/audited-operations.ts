@@ -32,6 +32,7 @@ const changes: Readonly<Record<string, string>> = {
   'dead-letters.replay': 'ids',
   'dead-letters.drop': 'ids',
   'field-types.forget': 'measurement',
+  'history.erase': 'device_id',
 };
 
 function targetOf(args: Parameters<Operation>[0], name: string): string {

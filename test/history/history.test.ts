@@ -226,6 +226,71 @@ describe('history', () => {
     expect(gone.capacity).toBeGreaterThan(0);
   });
 
+  test('forgets a stretch of time and nothing beside it; the latest values are those of what is left', async () => {
+    const moment = fc.integer({ min: 0, max: 400 }).map((minutes) => baseMs + minutes * 60_000);
+    const asked = fc.record({
+      times: fc.uniqueArray(moment, { minLength: 1, maxLength: 40 }),
+      from: moment,
+      minutes: fc.integer({ min: 1, max: 300 }),
+      flushed: fc.boolean(),
+    });
+    await fc.assert(
+      fc.asyncProperty(asked, async ({ times, from, minutes, flushed }) => {
+        const directory = join(tempFolder(), 'history');
+        const { history, clock } = await opened(directory);
+        clock.advance(7 * hourMs);
+        const to = from + minutes * 60_000;
+        for (const [index, ms] of times.entries()) {
+          const fields = index % 3 === 0 ? { v: index, mode: `m${index}` } : { v: index };
+          history.record([point(ms, fields, index % 2 === 0 ? 'climate' : 'power')], 'a');
+          history.record([point(ms, { v: 1 })], 'b');
+          if (flushed && index === 20) await history.flush();
+        }
+        const rest = (await rowsOf(history, 'a')).filter(({ timeNs }) => {
+          const ms = Number(timeNs / 1_000_000n);
+          return ms < from || ms >= to;
+        });
+        await history.forgetRange('a', { fromNs: BigInt(from) * 1_000_000n, toNs: BigInt(to) * 1_000_000n });
+        const check = async (one: History) => {
+          expect((await rowsOf(one, 'a')).map(shown)).toEqual(rest.map(shown));
+          expect(await rowsOf(one, 'b')).toHaveLength(times.length);
+          const latest = new Map<string, unknown>();
+          for (const { measurement, fields, timeNs } of rest) {
+            for (const [name, value] of fields) latest.set(`${measurement} ${name}`, { value, timeNs });
+          }
+          const found = (await one.latest('a')).flatMap(({ measurement, fields }) =>
+            [...fields].map(([name, value]) => [`${measurement} ${name}`, value] as const),
+          );
+          expect(new Map(found)).toEqual(latest);
+        };
+        await check(history);
+        await history.close();
+        const { history: restarted } = await opened(directory);
+        await check(restarted);
+        await restarted.close();
+      }),
+      { numRuns: runs },
+    );
+  });
+
+  test('forgets a stretch of time that was thinned', async () => {
+    const { history, clock } = await opened();
+    for (let minute = 0; minute < 180; minute += 1) {
+      for (const second of [0, 20, 40])
+        history.record([point(baseMs + minute * 60_000 + second * 1_000, { v: minute })], 'a');
+    }
+    await history.flush();
+    clock.advance(60 * hourMs);
+    await history.tidy();
+    const fromNs = BigInt(baseMs + 60 * 60_000) * 1_000_000n;
+    await history.forgetRange('a', { fromNs, toNs: 2n ** 62n });
+    expect((await rowsOf(history, 'a')).map(({ fields }) => fields.get('v'))).toEqual(
+      Array.from({ length: 60 }, (_, minute) => minute),
+    );
+    const [latest] = await history.latest('a');
+    expect(latest?.fields.get('v')?.value).toBe(59);
+  });
+
   test('forgets a device entirely, in memory, on disk, thinned and after a restart', async () => {
     const directory = join(tempFolder(), 'history');
     const { history, clock } = await opened(directory);

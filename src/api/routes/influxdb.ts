@@ -7,6 +7,8 @@ import {
   askHistory,
   deviceAsked,
   deviceParams,
+  type ErasureAnswer,
+  erasureAnswer,
   type LatestAnswer,
   measurementParameter,
   optionalText,
@@ -185,6 +187,31 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
             ...toldOf(told),
           },
         };
+      },
+    }),
+    route({
+      method: 'DELETE',
+      path: '/api/v1/influxdb/device/{device_id}/data',
+      tag: 'influxdb',
+      summary: 'Delete what a device has measured, here and in InfluxDB.',
+      description:
+        'Of a stretch of time, or all of it up to now. It survives a power cut, and goes on until it is done.',
+      access: ['admin'],
+      audit: 'telemetry.delete',
+      params: deviceParams,
+      query: v.strictObject({
+        start: optionalText(`inclusive: ${timeForms}`, '2024-01-01T00:00:00Z'),
+        stop: optionalText(`exclusive: ${timeForms}`, '2024-01-02T00:00:00Z'),
+      }),
+      answers: {
+        200: 'It is gone.',
+        202: 'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
+      },
+      handle: async ({ params, query, caller, signal }) => {
+        const device = deviceAsked(params.device_id, caller, find);
+        const asked = { from: ['start', query.start], to: ['stop', query.stop] } as const;
+        const erasure = await askHistory<ErasureAnswer>(history, 'erase', device.deviceId, asked, signal);
+        return erasureAnswer(erasure, device.name);
       },
     }),
   ];
