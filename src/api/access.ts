@@ -61,9 +61,12 @@ export function isLoopback(address: string): boolean {
   return loopback.check(address, isIPv4(address) ? 'ipv4' : 'ipv6');
 }
 
+/** What proxies add of themselves: RFC 9110 §7.6.3, RFC 7239, and what was usual before. */
+const proxyHeaders = ['via', 'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip'];
+
 /** Whether the program that asks runs on this machine. */
 export function isLocal(address: string, headers: IncomingHttpHeaders): boolean {
-  return headers.forwarded === undefined && headers['x-forwarded-for'] === undefined && isLoopback(address);
+  return proxyHeaders.every((name) => headers[name] === undefined) && isLoopback(address);
 }
 
 /**

@@ -642,6 +642,7 @@ function peopleFamilies({ audit, people }: GatewayFigures): MetricFamily[] {
     gauge('audit_bytes', 'What the audit log occupies.', audit.bytes),
     counter('audit_dropped_total', 'Entries gone for being the oldest of too many.', audit.dropped),
     counter('audit_damaged_total', 'Entries damaged or missing, found at start.', audit.damaged),
+    counter('audit_skipped_total', 'Changes of programs left out of the audit log: too many.', audit.skipped),
     counter('audit_failures_total', 'Changes that could not be recorded.', audit.failed),
   ];
 }

@@ -442,7 +442,8 @@ export class Registry {
   #checkName(deviceId: string, name: string): void {
     for (const other of this.#devices.values()) {
       if (other.deviceId === deviceId || !sameName(other.name, name)) continue;
-      throw new GatewayError('DEVICE_NAME_EXISTS', `name: device ${other.deviceId} has this name already`);
+      // Not which: strangers may ask to be let in.
+      throw new GatewayError('DEVICE_NAME_EXISTS', 'name: another device has this name already');
     }
   }
 

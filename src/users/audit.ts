@@ -1,10 +1,12 @@
 // Who changed what, when, from where. Promises: an entry is on the disk when `record` resolves; entries are only ever
 // added, and numbered without gaps, so that what is missing or damaged is noticed; the oldest go when there are too
-// many, and their number is known. Does not promise that a change and its entry survive a power cut together: the entry
-// follows the change. Secrets are kept out by those who record; what looks like one all the same is struck out.
+// many, and their number is known; programs cannot push out what people did (audit-pace.ts). Does not promise that a
+// change and its entry survive a power cut together: the entry follows the change. Secrets are kept out by those who
+// record; what looks like one all the same is struck out.
 
 import type { Log } from '../platform/log.ts';
 import type { Store, StoreWrite } from '../platform/store.ts';
+import { AuditPace } from './audit-pace.ts';
 import { dated, isMoment, isoTime, type KnownTime, type Moment, momentNow } from './moment.ts';
 
 export interface AuditFact {
@@ -60,6 +62,8 @@ export interface AuditStats {
   readonly damaged: number;
   /** Could not be written since the start. */
   readonly failed: number;
+  /** Left out since the start, for coming from the same program again and again. */
+  readonly skipped: number;
 }
 
 export interface AuditOptions {
@@ -136,6 +140,7 @@ export class Audit implements AuditTrail {
   #damaged = 0;
   #failed = 0;
   #waiting = 0;
+  readonly #pace = new AuditPace();
   #writing: Promise<unknown> = Promise.resolve();
 
   private constructor(options: AuditOptions) {
@@ -164,10 +169,14 @@ export class Audit implements AuditTrail {
       this.#failed += 1;
       return;
     }
-    this.#waiting += 1;
     const { time, wallMs } = this.#options;
-    const at = time === undefined ? { wallMs: Math.round(wallMs()) } : momentNow(time);
-    const written = this.#writing.then(() => this.#write({ ...cleaned(fact), at }));
+    const at: Moment = time === undefined ? { wallMs: Math.round(wallMs()) } : momentNow(time);
+    const skipped = this.#pace.pass(fact.actor, at.bootMs ?? 0);
+    if (skipped === undefined) return;
+    const detail = skipped === 0 ? fact.detail : { ...fact.detail, left_out_before: skipped };
+    const whole = detail === undefined ? fact : { ...fact, detail };
+    this.#waiting += 1;
+    const written = this.#writing.then(() => this.#write({ ...cleaned(whole), at }));
     this.#writing = written;
     await written;
     this.#waiting -= 1;
@@ -205,6 +214,7 @@ export class Audit implements AuditTrail {
       dropped: first - 1,
       damaged: this.#damaged,
       failed: this.#failed,
+      skipped: this.#pace.skipped,
     };
   }
 

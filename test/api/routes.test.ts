@@ -221,6 +221,16 @@ describe('who may ask', () => {
     expect((await ask(closed, '/health', 'GET', fromElsewhere)).status).toBe(200);
   });
 
+  test.each(['via', 'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip'])(
+    'through a proxy on this machine is from another one: %s',
+    async (name) => {
+      const api = await openApi({ routes: [device], authenticate });
+      const headers = { ...json, [name]: '1.1 proxy', 'x-api-key': 'device' };
+      const reply = ask(api, '/api/v1/echo/a', 'POST', headers, '{"name":"a"}');
+      expect(await told(reply)).toMatchObject({ status: 403, code: 'TLS_REQUIRED' });
+    },
+  );
+
   const own = Object.values(networkInterfaces())
     .flat()
     .find((found) => found?.family === 'IPv4' && !found.internal)?.address;

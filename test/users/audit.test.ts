@@ -72,6 +72,25 @@ describe('the audit log', () => {
     expect(small.stats().bytes).toBe(bytes);
   });
 
+  test('cannot be flushed by a device that does the same thing without end, nor by logging in again and again', async () => {
+    const { audit, time } = await openAudit({ entriesMax: 200 });
+    await audit.record(fact);
+    for (const actor of ['device:node', 'anyone@192.0.2.7']) {
+      for (let count = 0; count < 500; count += 1)
+        await audit.record({ ...fact, actor, action: 'device.report' });
+    }
+    // Others are heard all the same.
+    await audit.record({ ...fact, actor: 'device:other', target: 'other' });
+    expect((await audit.list({ limit: 500 })).map(({ actor }) => actor)).toContain('user:anna');
+    expect(audit.stats()).toMatchObject({ entries: 102, dropped: 0, skipped: 900 });
+    time.passMs(5 * 60_000);
+    await audit.record({ ...fact, actor: 'device:node' });
+    expect(await audit.list({ limit: 2 })).toMatchObject([
+      { actor: 'device:node', detail: { left_out_before: 450 } },
+      { actor: 'device:other' },
+    ]);
+  });
+
   test('strikes out what looks like a secret, line breaks, and more text than anybody reads', async () => {
     const { audit, store } = await openAudit();
     const secret = 'gw_0123456789_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq';
