@@ -15,6 +15,7 @@ const callers: Readonly<Record<string, Caller>> = {
   admin: { kind: 'user', name: 'anna', role: 'admin' },
 };
 const path = '/api/v1/devices/valve/commands';
+const own = '/api/v1/devices/commands';
 
 async function open() {
   const commands = await Commands.open({
@@ -74,7 +75,13 @@ test('an admin gives a command, the device collects it, answers, and everybody s
     count: 1,
     commands: [{ state: 'delivered' }],
   });
-  expect((await http('valve', 'POST', `${one}/ack`, { status: 'ok' })).body).toMatchObject({
+  expect((await http('valve', 'GET', own)).body).toMatchObject({ count: 1 });
+  expect((await http('siren', 'POST', `${own}/${given.body.command_id}/ack`, { status: 'ok' })).status).toBe(
+    404,
+  );
+  expect(
+    (await http('valve', 'POST', `${own}/${given.body.command_id}/ack`, { status: 'ok' })).body,
+  ).toMatchObject({
     state: 'acknowledged',
   });
   expect((await http('valve', 'GET', path)).body).toMatchObject({ count: 0 });

@@ -305,6 +305,8 @@ describe('every route the gateway has', () => {
     'POST /api/v1/alarms/silence': ['+ + + + + +', '+ + + + + +'],
     'GET /api/v1/openapi.json': ['+ + + + + +', '+ + + + + +'],
     'GET /api/v1/gateway': ['401 401 + + + +', 'T T T T T T'],
+    'GET /api/v1/devices/commands': ['401 401 + 403 403 403', 'T T T T T T'],
+    'POST /api/v1/devices/commands/{command_id}/ack': ['401 401 + 403 403 403', 'T T T T T T'],
     'POST /api/v1/devices/{device_id}/commands': ['401 401 403 403 403 +', 'T T T T T T'],
     'GET /api/v1/devices/{device_id}/commands': ['401 401 + + + +', 'T T T T T T'],
     'GET /api/v1/devices/{device_id}/commands/{command_id}': ['401 401 + + + +', 'T T T T T T'],

@@ -1,6 +1,7 @@
 // Commands over HTTP: given by admins, seen by whoever may read, and collected by the devices that cannot be reached.
 // A device sees and answers its own alone; what it collects counts as delivered.
 
+import assert from 'node:assert/strict';
 import * as v from 'valibot';
 import type { Command } from '../../commands/command.ts';
 import type { Commands } from '../../commands/commands.ts';
@@ -102,8 +103,48 @@ export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRout
     return { status: 200, body: { count: list.length, commands: list.map(shown) } };
   }
 
+  async function answer(ofDevice: string, id: string, body: v.InferOutput<typeof answered>): Promise<Answer> {
+    const command = commandIn(ofDevice, id);
+    await sink({
+      transport: 'http',
+      deviceId: ofDevice,
+      channel: 'command-ack',
+      name: command.kind,
+      payload: Buffer.from(JSON.stringify({ id: command.id, ...body })),
+      receivedMonotonicMs: monotonicMs(),
+    });
+    return { status: 200, body: shown(command) };
+  }
+
+  /** The device whose key it is. */
+  function callerIn(caller: Caller): string {
+    assert(caller.kind === 'device', 'BUG: only devices are let in');
+    return caller.deviceId;
+  }
+
   const path = '/api/v1/devices/{device_id}/commands';
+  const own = '/api/v1/devices/commands';
   return [
+    route({
+      method: 'GET',
+      path: own,
+      tag: 'commands',
+      summary: 'What the device that asks is to do; it is given again until it answers',
+      access: ['device'],
+      answers: { 200: { description: 'In the order they were given', schema: listSchema } },
+      handle: ({ caller }) => listOf(commands.collect(callerIn(caller))),
+    }),
+    route({
+      method: 'POST',
+      path: `${own}/{command_id}/ack`,
+      tag: 'commands',
+      summary: 'The device that asks says how it went',
+      access: ['device'],
+      params: v.object({ command_id: commandId }),
+      body: answered,
+      answers: { 200: { description: 'That is on the disk', schema: shownSchema }, 404: unknown },
+      handle: ({ params, body, caller }) => answer(callerIn(caller), params.command_id, body),
+    }),
     route({
       method: 'POST',
       path,
@@ -196,19 +237,8 @@ export function commandRoutes({ commands, find, sink, monotonicMs }: CommandRout
       params: v.object({ device_id: deviceId, command_id: commandId }),
       body: answered,
       answers: { 200: { description: 'That is on the disk', schema: shownSchema }, 404: unknown },
-      handle: async ({ params, body, caller }) => {
-        const id = deviceIn(params.device_id, caller);
-        const command = commandIn(id, params.command_id);
-        await sink({
-          transport: 'http',
-          deviceId: id,
-          channel: 'command-ack',
-          name: command.kind,
-          payload: Buffer.from(JSON.stringify({ id: command.id, ...body })),
-          receivedMonotonicMs: monotonicMs(),
-        });
-        return { status: 200, body: shown(command) };
-      },
+      handle: ({ params, body, caller }) =>
+        answer(deviceIn(params.device_id, caller), params.command_id, body),
     }),
   ];
 }
