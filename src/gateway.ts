@@ -66,6 +66,7 @@ import { encodePoint } from './model/line-protocol.ts';
 import type { Message, Sink } from './model/message.ts';
 import type { FieldValue, Point, PointClass, PointTime } from './model/point.ts';
 import { Button } from './platform/button.ts';
+import { Certificates } from './platform/certificates.ts';
 import { bootTime, type Clock } from './platform/clock.ts';
 import { clockProbe } from './platform/clock-trust.ts';
 import { clearForDirectory, type Disk, makeDirectory, replaceFile, systemDisk } from './platform/disk.ts';
@@ -136,6 +137,7 @@ export interface GatewayPorts {
   readonly mqtts: number | undefined;
   readonly ws: number | undefined;
   readonly http: number | undefined;
+  readonly https: number | undefined;
 }
 
 /** What is undone when the gateway stops, or when it cannot start; last in, first out. */
@@ -556,9 +558,19 @@ async function start(
     return ingest.take(message);
   };
 
+  const { certPath, keyPath } = config.tls;
+  const certificates = await Certificates.open({
+    folder: join(config.dataDir, 'tls'),
+    own: certPath !== undefined && keyPath !== undefined ? { certPath, keyPath } : undefined,
+    clock,
+    isDateKnown: () => dates.isKnown,
+    log: stageLog('tls'),
+  });
+  onClose('tls', () => certificates.close());
+  dates.onKnown(() => void certificates.check());
   const mqtt = await MqttSource.open({
     root: config.topicRoot,
-    dataDirectory: config.dataDir,
+    certificates,
     listen: {
       host: config.mqtt.host,
       port: config.mqtt.port,
@@ -645,6 +657,7 @@ async function start(
     alarms: { ...board.stats(), list: board.list() },
     buzzer: led === undefined ? undefined : (led?.stats() ?? null),
     button: button?.stats(),
+    tls: certificates.stats(),
     api: api?.stats(),
     host: host?.stats(),
     history: history === undefined ? undefined : (history?.stats() ?? null),
@@ -658,12 +671,14 @@ async function start(
       ingest.submit(points, { receivedMonotonicMs: clock.monotonicMs() }),
     touch: (deviceId: string) => presence.touch(deviceId),
   };
-  if (config.http.enabled) {
+  if (config.http.enabled || config.https.enabled) {
     api = await Api.open({
       host: config.http.host,
-      port: config.http.port,
+      port: config.http.enabled ? config.http.port : undefined,
+      https: config.https.enabled ? { port: config.https.port, certificates } : undefined,
       health: () => healthOf(figures()),
       metrics: () => metricFamilies(figures()),
+      ca: () => certificates.ca,
       routes: [
         ...alarmRoutes(board),
         ...commandRoutes({ commands, find: telemetry.find, sink, monotonicMs: () => clock.monotonicMs() }),
@@ -691,7 +706,7 @@ async function start(
     });
     onClose('api', () => api?.close() ?? Promise.resolve());
   }
-  const ports: GatewayPorts = { ...mqtt.ports, http: api?.port };
+  const ports: GatewayPorts = { ...mqtt.ports, http: api?.port, https: api?.tlsPort };
 
   const status: Operation = async () => ({ health: healthOf(figures()), ports, figures: figures() });
   const plainOperations: Operations = new Map([
@@ -707,6 +722,7 @@ async function start(
     ...userOperations(people.users, people),
     ...auditOperations(audit),
     ['gateway.status', status],
+    ['tls.show', async () => ({ ...certificates.stats().shown, fault: certificates.stats().fault ?? null })],
   ]);
   const operations = auditedOperations(plainOperations, audit);
   // A disk that is full, or read-only, must not keep alarms from being heard: only commands go without.

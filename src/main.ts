@@ -44,7 +44,11 @@ async function startGateway({ config, warnings }: LoadedConfig): Promise<number>
   for (const warning of warnings) log.warn({ event: 'config_warning' }, warning);
   const stop = stopSignal();
   const gateway = await Gateway.open({ config, clock: systemClock(), random: Math.random, log, version });
-  log.info({ event: 'gateway_ready', ports: gateway.ports, gatewayId: config.gatewayId, version }, 'Ready');
+  const { shown } = gateway.figures().tls;
+  const ready = { ports: gateway.ports, gatewayId: config.gatewayId, version };
+  // What a person compares before trusting it.
+  const fingerprint = (shown.authority ?? shown).fingerprint_sha256;
+  log.info({ event: 'gateway_ready', ...ready, fingerprint }, 'Ready');
   if (gateway.figures().people.users.admins === 0) {
     log.info({ event: 'unclaimed' }, 'No administrator yet: iotflow users claim-code, or iotflow users add');
   }
@@ -53,7 +57,9 @@ async function startGateway({ config, warnings }: LoadedConfig): Promise<number>
     isHealthy: () => gateway.health().ok,
     log,
   });
-  systemd.ready(`MQTT on port ${gateway.ports.mqtt}, TLS on ${gateway.ports.mqtts}`);
+  systemd.ready(
+    `MQTT on port ${gateway.ports.mqtt}, TLS on ${gateway.ports.mqtts}; HTTPS on ${gateway.ports.https}`,
+  );
   const signal = await stop;
   log.info({ event: 'gateway_stopping', signal }, 'Stopping');
   await Promise.all([systemd.stopping(), gateway.close()]);

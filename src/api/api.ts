@@ -1,18 +1,19 @@
 // The HTTP side of the gateway: the routes it is handed. Promises: only requests meant for this machine are answered;
 // who may not ask a route is told so before the body is read; a handler sees only input its schemas took; nothing a
-// client sends grows beyond its limit; every refusal is JSON with a code. Listens on loopback unless told otherwise.
+// client sends grows beyond its limit; every refusal is JSON with a code. The same routes over HTTP and HTTPS; what is
+// answered without TLS depends on the route and on where it is asked from (access.ts).
 
 import assert from 'node:assert/strict';
-import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import type { TLSSocket } from 'node:tls';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import type { Certificates } from '../platform/certificates.ts';
 import type { Clock } from '../platform/clock.ts';
-import { errorCode, GatewayError } from '../platform/errors.ts';
+import { GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { AuditTrail } from '../users/audit.ts';
 import { type Authenticate, denial, isCrossSite, isLocal, keyOf } from './access.ts';
-import { Connections } from './connections.ts';
+import { Door } from './door.ts';
 import type { Health } from './health.ts';
 import { isOwnHost } from './host-header.ts';
 import { checkInput } from './input.ts';
@@ -27,23 +28,19 @@ import { sessionCookie } from './session-cookie.ts';
 
 const limits = {
   bodyBytesMax: 64 * 1024,
-  headerBytesMax: 8 * 1024,
-  /** Browsers open six. */
-  connections: { connectionsMax: 100, perAddressMax: 20 },
-  headersTimeoutMs: 5_000,
-  /** From the first byte of a request to its last. */
-  requestTimeoutMs: 10_000,
-  keepAliveTimeoutMs: 30_000,
   pathCharactersMax: 256,
 };
 
 export interface ApiOptions {
   /** Default 127.0.0.1. */
   readonly host?: string;
-  /** 0 picks a free one. */
-  readonly port: number;
+  /** Of plain HTTP; 0 picks a free one, undefined leaves it out. */
+  readonly port?: number | undefined;
+  readonly https?: { readonly port: number; readonly certificates: Certificates } | undefined;
   readonly health: () => Health;
   readonly metrics: () => readonly MetricFamily[];
+  /** PEM of the authority to trust. */
+  readonly ca?: () => string | undefined;
   /** Further names this machine is reached by, besides its host name, `{host name}.local` and addresses. */
   readonly hostNames?: readonly string[];
   readonly routes?: readonly Route[];
@@ -75,23 +72,11 @@ export interface ApiStats extends Readonly<Counts> {
   readonly connections: number;
   /** Closed for want of room. */
   readonly displacedConnections: number;
+  /** TLS that did not come about. */
+  readonly failedHandshakes: number;
 }
 
-/** Bytes that are no HTTP request, or one whose header never ends: answered on the bare socket. */
-function answerClientError(error: Error, socket: Socket): void {
-  if (!socket.writable || errorCode(error) === 'ECONNRESET') {
-    socket.destroy();
-    return;
-  }
-  const statuses: Readonly<Record<string, string>> = {
-    HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
-    ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
-  };
-  const status = statuses[errorCode(error) ?? ''] ?? '400 Bad Request';
-  const body = JSON.stringify(refusal('HTTP_INVALID', status.slice(4)).body);
-  const head = `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close`;
-  socket.end(`HTTP/1.1 ${status}\r\n${head}\r\n\r\n${body}`, () => socket.destroy());
-}
+type DoorName = 'http' | 'https';
 
 function noSchema(): never {
   assert.fail('BUG: fastify has a schema, and was told that there is none');
@@ -103,7 +88,7 @@ export class Api {
   readonly #names: ReadonlySet<string>;
   readonly #counts: Counts;
   readonly #rates: RateLimits;
-  readonly #connections = new Connections(limits.connections);
+  readonly #doors = new Map<DoorName, Door>();
   #closing: Promise<void> | undefined;
 
   private constructor(app: FastifyInstance, options: ApiOptions, counts: Counts) {
@@ -122,19 +107,6 @@ export class Api {
     const app = fastify({
       logger: false,
       bodyLimit: limits.bodyBytesMax,
-      requestTimeout: limits.requestTimeoutMs,
-      keepAliveTimeout: limits.keepAliveTimeoutMs,
-      forceCloseConnections: true,
-      http: {
-        maxHeaderSize: limits.headerBytesMax,
-        headersTimeout: limits.headersTimeoutMs,
-        // Node looks at its time limits every 30 s unless told otherwise.
-        connectionsCheckingInterval: limits.headersTimeoutMs,
-      },
-      clientErrorHandler(error, socket) {
-        counts.refused += 1;
-        answerClientError(error, socket);
-      },
       // Schemas are held against the input in input.ts; naming compilers keeps fastify from loading its own, ajv among
       // them: some 6 MB.
       schemaController: { compilersFactory: { buildValidator: noSchema, buildSerializer: noSchema } },
@@ -146,42 +118,62 @@ export class Api {
       },
     });
     const api = new Api(app, options, counts);
-    api.#connections.watch(app.server);
     api.#guard();
     const routes = [...pageRoutes(options), ...(options.routes ?? [])];
     api.#register([...routes, openApiRoute(routes, options.version ?? '0.0.0')]);
-    const host = options.host ?? '127.0.0.1';
+    await app.ready();
     try {
-      await app.listen({ host, port: options.port });
+      const { port, https } = options;
+      if (port !== undefined) await api.#openDoor('http', port);
+      if (https !== undefined) await api.#openDoor('https', https.port, https.certificates);
     } catch (error) {
-      await app.close();
-      const reason = errorCode(error) === 'EADDRINUSE' ? 'it is in use' : String(errorCode(error));
-      throw new GatewayError(
-        'LISTEN_FAILED',
-        `cannot listen on http port ${host}:${options.port}: ${reason}`,
-        {
-          cause: error,
-        },
-      );
+      await api.close();
+      throw error;
     }
     return api;
   }
 
-  /** The port in use. */
-  get port(): number {
-    const address = this.#app.server.address();
-    return typeof address === 'object' && address !== null ? address.port : 0;
+  /** In use, of plain HTTP; undefined when it was left out. */
+  get port(): number | undefined {
+    return this.#doors.get('http')?.port;
+  }
+
+  get tlsPort(): number | undefined {
+    return this.#doors.get('https')?.port;
   }
 
   stats(): ApiStats {
-    const { open: connections, displaced: displacedConnections } = this.#connections;
-    return { ...this.#counts, buckets: this.#rates.buckets, connections, displacedConnections };
+    const doors = [...this.#doors.values()];
+    const sum = (pick: (door: Door) => number) => doors.reduce((total, door) => total + pick(door), 0);
+    return {
+      ...this.#counts,
+      buckets: this.#rates.buckets,
+      connections: sum(({ connections }) => connections.open),
+      displacedConnections: sum(({ connections }) => connections.displaced),
+      failedHandshakes: sum(({ failedHandshakes }) => failedHandshakes),
+    };
   }
 
   /** Ends open connections too. Idempotent. */
   close(): Promise<void> {
-    this.#closing ??= this.#app.close();
+    this.#closing ??= Promise.all([...this.#doors.values()].map((door) => door.close())).then(() =>
+      this.#app.close(),
+    );
     return this.#closing;
+  }
+
+  async #openDoor(name: DoorName, port: number, certificates?: Certificates): Promise<void> {
+    const { host = '127.0.0.1' } = this.#options;
+    const door = await Door.open({
+      host,
+      port,
+      certificates,
+      onRequest: (request, response) => this.#app.routing(request, response),
+      onRefused: () => {
+        this.#counts.refused += 1;
+      },
+    });
+    this.#doors.set(name, door);
   }
 
   #guard(): void {
@@ -279,11 +271,12 @@ export class Api {
     route: Route,
     request: FastifyRequest,
   ): Promise<{ readonly caller: Caller } | { readonly refused: Answer }> {
-    const { headers, ip, method } = request;
-    const isLocalRequest = isLocal(ip, headers);
+    const { headers, method } = request;
+    const address = addressOf(request);
+    const isLocalRequest = isLocal(address, headers);
     const isHeard = !isLocalRequest && !isSecure(request) && this.#options.lanPlaintext !== true;
     if (isHeard && route.isPlaintextAllowed !== true) {
-      return { refused: refusal('TLS_REQUIRED', 'without TLS this is answered to this machine alone') };
+      return { refused: refusal('TLS_REQUIRED', tlsRequired(this.tlsPort)) };
     }
     if (isCrossSite(method, headers)) {
       return { refused: refusal('CROSS_SITE', 'pages of other sites may not ask this') };
@@ -295,7 +288,7 @@ export class Api {
     const known =
       key === undefined ? cookie && authenticate?.session?.(cookie) : await authenticate?.key(key);
     const caller = known || nobody;
-    const waitMs = this.#rates.take(caller, ip);
+    const waitMs = this.#rates.take(caller, address);
     if (waitMs !== undefined) {
       this.#counts.limited += 1;
       const notes = { retryAfterS: waitMs / 1000 };
@@ -327,7 +320,8 @@ export class Api {
       if ('refused' in checked) return checked.refused;
       input[part] = checked.value;
     }
-    const { headers, ip: address } = request;
+    const { headers } = request;
+    const address = addressOf(request);
     const asked: RouteRequest = { ...input, caller, address, isSecure: isSecure(request), headers, signal };
     const answer = await route.handle(asked);
     const { audited = {} } = answer;
@@ -341,6 +335,16 @@ export class Api {
 }
 
 const nobody: Caller = { kind: 'anyone' };
+
+/** An IPv4 address as such, also where it reached a socket that takes IPv6 as well. */
+function addressOf({ ip }: FastifyRequest): string {
+  return ip.replace(/^::ffff:(?=[\d.]+$)/, '');
+}
+
+function tlsRequired(httpsPort: number | undefined): string {
+  const instead = httpsPort === undefined ? '' : `; ask https on port ${httpsPort}`;
+  return `without TLS this is answered to this machine alone${instead}`;
+}
 
 function isSecure({ raw }: FastifyRequest): boolean {
   return (raw.socket as Partial<TLSSocket>).encrypted === true;

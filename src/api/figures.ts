@@ -12,6 +12,7 @@ import type { JournalStats } from '../journal/journal.ts';
 import type { RetentionReport } from '../journal/retention.ts';
 import type { WearStats } from '../journal/wear.ts';
 import type { ButtonStats } from '../platform/button.ts';
+import type { CertificatesStats } from '../platform/certificates.ts';
 import type { DiskTrouble } from '../platform/disk-trouble.ts';
 import type { HistogramSnapshot } from '../platform/histogram.ts';
 import type { LedStats } from '../platform/led.ts';
@@ -58,7 +59,8 @@ export interface GatewayFigures {
   readonly buzzer: LedStats | null | undefined;
   /** Undefined where none is configured. */
   readonly button: ButtonStats | undefined;
-  /** Undefined where HTTP is switched off, and until it is open. */
+  readonly tls: CertificatesStats;
+  /** Undefined where HTTP and HTTPS are switched off, and until it is open. */
   readonly api: ApiStats | undefined;
   /** Undefined where host health is switched off. */
   readonly host: HostHealthStats | undefined;
@@ -494,6 +496,18 @@ function alarmFamilies({ alarms, buzzer, button }: GatewayFigures): MetricFamily
   ];
 }
 
+function tlsFamilies({ tls }: GatewayFigures): MetricFamily[] {
+  return [
+    gauge('tls_certificate_end_seconds', 'When the certificate ends, Unix time.', tls.endsMs / 1000),
+    counter('tls_certificate_renewals_total', 'Certificates exchanged since the start.', tls.renewals),
+    gauge(
+      'tls_own_certificate_fault',
+      '1 while the own certificate is not used.',
+      tls.fault === undefined ? 0 : 1,
+    ),
+  ];
+}
+
 function apiFamilies({ api }: GatewayFigures): MetricFamily[] {
   if (!api) return [];
   return [
@@ -504,6 +518,7 @@ function apiFamilies({ api }: GatewayFigures): MetricFamily[] {
     gauge('http_rate_buckets', 'Callers and addresses whose rate is kept.', api.buckets),
     gauge('http_connections', 'Open connections.', api.connections),
     counter('http_displaced_connections_total', 'Closed for want of room.', api.displacedConnections),
+    counter('http_failed_handshakes_total', 'TLS that did not come about.', api.failedHandshakes),
   ];
 }
 
@@ -679,6 +694,7 @@ export function metricFamilies(figures: GatewayFigures): MetricFamily[] {
     ...bridgeFamilies(figures),
     ...mqttFamilies(figures),
     ...alarmFamilies(figures),
+    ...tlsFamilies(figures),
     ...apiFamilies(figures),
     ...commandFamilies(figures),
     ...hostFamilies(figures),
@@ -823,8 +839,25 @@ export function healthOf(figures: GatewayFigures): Health {
       message: `The dead letters are at their cap: ${deadLetters.dropped} of the oldest are gone for good.`,
     });
   }
-  worth.push(...retentionReasons(journal));
+  worth.push(...retentionReasons(journal), ...tlsReasons(figures));
   return failing.length > 0 ? { ok: false, reasons: [...failing, ...worth] } : { ok: true, reasons: worth };
+}
+
+/** Its own are renewed with 30 days left, as most are: with fewer than this it did not work. */
+const certificateMsMin = 14 * 86_400_000;
+
+function tlsReasons({ tls }: GatewayFigures): HealthReason[] {
+  const reasons: HealthReason[] = [];
+  if (tls.fault !== undefined) {
+    const message = `Your own certificate is not used: ${tls.fault}.`;
+    reasons.push({ code: 'TLS_CERTIFICATE_REFUSED', message });
+  }
+  if (tls.leftMs !== undefined && tls.leftMs < certificateMsMin) {
+    const end = new Date(tls.endsMs).toISOString().slice(0, 10);
+    const message = `The TLS certificate ends on ${end}; clients refuse it then. See iotflow tls.`;
+    reasons.push({ code: 'TLS_CERTIFICATE_ENDS', message });
+  }
+  return reasons;
 }
 
 /** As long as thinned points wait, and since the start whatever was dropped. */

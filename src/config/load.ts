@@ -267,6 +267,12 @@ export function loadConfig(source: ConfigSource): LoadedConfig | FaultyConfig {
     const message = 'expected one of influx.url and bridge.url, got both: points are forwarded to one place';
     faults.push({ path: 'bridge.url', message });
   }
+  const [pathGiven, pathMissing] = given.has('tls.cert_path')
+    ? (['tls.cert_path', 'tls.key_path'] as const)
+    : (['tls.key_path', 'tls.cert_path'] as const);
+  if (given.has(pathGiven) && !given.has(pathMissing)) {
+    faults.push({ path: pathMissing, message: `expected a path, as ${pathGiven} is set, got nothing` });
+  }
   if (faults.length > 0 || !checked.success) return { faults };
 
   // Defaults too: with `--config /etc/…` the data must not depend on where the command was typed.

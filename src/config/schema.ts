@@ -157,11 +157,12 @@ export const configSchema = v.object({
   }),
   http: v.object({
     enabled: yesOrNo(true),
-    host: v.optional(address, '127.0.0.1'),
+    host: v.optional(address, '0.0.0.0'),
     port: port(8080),
     lan_plaintext: yesOrNo(false),
   }),
-  https: v.object({ port: port(8443) }),
+  https: v.object({ enabled: yesOrNo(true), port: port(8443) }),
+  tls: v.object({ cert_path: v.optional(path), key_path: v.optional(path) }),
   serial: v.object({
     ports: v.optional(
       v.union(

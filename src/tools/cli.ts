@@ -19,6 +19,7 @@ import { historyCommands } from './history.ts';
 import { journalCommands } from './journal.ts';
 import { restoreCommand } from './restore.ts';
 import { statusCommand } from './status.ts';
+import { tlsCommand } from './tls.ts';
 import { userCommands } from './users.ts';
 
 const exitCodes = { done: 0, failed: 1, calledWrongly: 2 } as const;
@@ -44,6 +45,7 @@ const operatorCommands: readonly Command[] = [
   ...fieldTypeCommands,
   ...historyCommands,
   statusCommand,
+  tlsCommand,
   auditCommand,
   backupCommand,
   restoreCommand,

@@ -125,7 +125,7 @@ test('a port in use is an error that names it', async () => {
 
 test('closing ends connections that are still open', async () => {
   const api = await openApi();
-  const socket = connect(api.port, '127.0.0.1');
+  const socket = connect(api.port ?? 0, '127.0.0.1');
   await new Promise((resolve) => socket.once('connect', resolve));
   const ended = new Promise((resolve) => socket.once('close', resolve));
   socket.on('error', () => undefined);

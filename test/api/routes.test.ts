@@ -299,6 +299,7 @@ describe('every route the gateway has', () => {
   const table: Readonly<Record<string, readonly [here: string, elsewhere: string]>> = {
     'GET /health': ['+ + + + + +', '+ + + + + +'],
     'GET /metrics': ['+ + + + + +', 'T T T T T T'],
+    'GET /ca.crt': ['+ + + + + +', '+ + + + + +'],
     'GET /api/v1/alarms': ['+ + + + + +', '+ + + + + +'],
     'POST /api/v1/alarms/{id}/acknowledge': ['401 401 + + + +', 'T T T T T T'],
     'POST /api/v1/alarms/acknowledge': ['401 401 + + + +', 'T T T T T T'],

@@ -26,7 +26,6 @@ export interface Broker {
 export async function openGateway(): Promise<Broker> {
   const source = await MqttSource.open({
     root: 'iotflow',
-    dataDirectory: '/nonexistent',
     listen: { host: '127.0.0.1', lanPlaintext: false, port: 0, wsPort: 0 },
     credentials: new TestCredentials(),
     sink: async () => {},

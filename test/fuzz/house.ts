@@ -202,6 +202,7 @@ export class House {
       log: { level: 'warn' },
       mqtt: { port: 0, tls: { port: 0 }, ws: { port: 0 } },
       http: { port: 0 },
+      https: { port: 0 },
       influx: { url: this.#influx.url, token: 'fuzz-token-of-some-length' },
       host_health: { enabled: false },
     };

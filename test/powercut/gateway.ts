@@ -22,6 +22,7 @@ export function configText({ dataDir, influxUrl, ringSegments = 4 }: GatewaySett
     log: { level: 'warn' },
     mqtt: { port: 0, tls: { port: 0 }, ws: { port: 0 } },
     http: { enabled: false },
+    https: { enabled: false },
     influx: { url: influxUrl, org: 'home', bucket: 'water', token: 't', flush_interval_ms: 50 },
     journal: { ring_segments: ringSegments, max_bytes: 8 * 2 ** 20 },
     host_health: { enabled: false },

@@ -46,12 +46,26 @@ describe.skipIf(!hasOwnNetworks)('in a network of its own (root, iproute2)', () 
     expect(udpSockets(pid)).toBe(0);
   });
 
-  test('what is switched off does not listen; what is opened to the LAN does, and nothing else does', async () => {
-    const without = await start({ http: { enabled: false } }, inOwnNetwork);
-    expect(tcpListeners(without.pid)).toEqual(stated.filter(({ port }) => port !== 8080 && port !== 8443));
+  const off = { enabled: false };
+  const here = (listener: Listener) => ({ ...listener, address: '127.0.0.1' });
+  const isHttp = ({ port }: Listener) => port === 8080 || port === 8443;
 
-    const open = await start({ http: { host: '0.0.0.0' }, mqtt: { lan_plaintext: true } }, inOwnNetwork);
-    expect(tcpListeners(open.pid)).toEqual(stated.map(({ port }) => ({ address: '0.0.0.0', port })));
+  test.each<[string, object, readonly Listener[]]>([
+    ['HTTP and HTTPS switched off', { http: off, https: off }, stated.filter((given) => !isHttp(given))],
+    ['HTTP switched off', { http: off }, stated.filter(({ port }) => port !== 8080)],
+    [
+      'HTTP and HTTPS for this machine alone',
+      { http: { host: '127.0.0.1' } },
+      stated.map((given) => (isHttp(given) ? here(given) : given)),
+    ],
+    [
+      'MQTT opened to the LAN',
+      { mqtt: { lan_plaintext: true } },
+      stated.map(({ port }) => ({ address: '0.0.0.0', port })),
+    ],
+  ])('with %s it listens on what is left, and on nothing else', async (_what, settings, listeners) => {
+    const { pid } = await start(settings, inOwnNetwork);
+    expect(tcpListeners(pid)).toEqual(listeners);
   });
 
   test('a gateway with nothing configured tries to reach nobody', async () => {

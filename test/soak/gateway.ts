@@ -53,6 +53,7 @@ export class SoakGateway {
         ack_timeout_ms: 5000,
       },
       http: { port: options.httpPort },
+      https: { enabled: false },
       influx: {
         url: options.influxUrl,
         token: 'soak-token-of-some-length',

@@ -53,7 +53,7 @@ export function ask(
 export function askRaw(api: Api, bytes: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
-    const socket = connect(api.port, '127.0.0.1', () => socket.write(bytes));
+    const socket = connect(api.port ?? 0, '127.0.0.1', () => socket.write(bytes));
     socket.setEncoding('utf8');
     socket.on('data', (chunk: string) => {
       text += chunk;

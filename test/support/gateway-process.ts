@@ -13,6 +13,7 @@ export interface GatewayPorts {
   readonly mqtts: number;
   readonly ws: number;
   readonly http: number;
+  readonly https: number;
 }
 
 export interface GatewayProcess {
@@ -36,6 +37,7 @@ export function writeConfig(folder: string, settings: Record<string, unknown>): 
     data_dir: join(folder, 'data'),
     mqtt: { port: 0, tls: { port: 0 }, ws: { port: 0 }, ...mqtt },
     http: { port: 0, ...http },
+    https: { port: 0 },
     ...rest,
   };
   // JSON is YAML.

@@ -22,6 +22,7 @@ export async function openGateway(
       data_dir: join(folder, 'data'),
       mqtt: { port: 0, tls: { port: 0 }, ws: { port: 0 }, ...mqtt },
       http: { port: 0 },
+      https: { port: 0 },
       host_health: { enabled: false },
       ...rest,
     }),

@@ -68,6 +68,7 @@ export class Household {
       data_dir: dataDir,
       mqtt: { port, ack_timeout_ms: 1000 },
       http: { port: httpPort },
+      https: { enabled: false },
       influx: { url: influx.url, token: 't', flush_interval_ms: 50 },
       buzzer: { led },
       journal: { ring_segments: 4 },

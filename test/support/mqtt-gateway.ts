@@ -1,7 +1,9 @@
 // An MQTT source with accounts of the test's choice, on free ports, closed after the test.
 
+import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import type { Message } from '../../src/model/message.ts';
+import { Certificates } from '../../src/platform/certificates.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import type { Account, Credentials } from '../../src/sources/mqtt/access.ts';
@@ -38,13 +40,29 @@ export interface TestGateway {
   readonly sessionLog: MemorySessionLog;
 }
 
-export async function startGateway(options: Partial<MqttSourceOptions> = {}): Promise<TestGateway> {
+/** Of the gateway's own authority. */
+export async function openCertificates(dataDirectory: string): Promise<Certificates> {
+  const certificates = await Certificates.open({
+    folder: join(dataDirectory, 'tls'),
+    clock: systemClock(),
+    log: createLog('silent'),
+  });
+  onTestFinished(() => certificates.close());
+  return certificates;
+}
+
+interface StartOptions extends Partial<MqttSourceOptions> {
+  /** Where the certificates are, in its folder `tls`; for a TLS port. */
+  readonly dataDirectory?: string;
+}
+
+export async function startGateway({ dataDirectory, ...options }: StartOptions = {}): Promise<TestGateway> {
   const messages: Message[] = [];
   const credentials = new TestCredentials();
   const sessionLog = (options.sessionLog as MemorySessionLog | undefined) ?? new MemorySessionLog();
   const source = await MqttSource.open({
     root: 'iotflow',
-    dataDirectory: '/nonexistent',
+    ...(dataDirectory !== undefined && { certificates: await openCertificates(dataDirectory) }),
     listen: { host: '127.0.0.1', lanPlaintext: false, port: 0, wsPort: 0 },
     credentials,
     sink: async (message) => {

@@ -20,10 +20,10 @@ import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
+import { issueLeaf, openLocalCa } from '../../src/platform/local-ca.ts';
 import { createLog } from '../../src/platform/log.ts';
 import type { ClockVerdict } from '../../src/platform/time-base.ts';
 import { FakeInflux } from '../../src/simulator/influx.ts';
-import { issueLeaf, openLocalCa } from '../../src/sources/mqtt/local-ca.ts';
 import { runCli } from '../../src/tools/cli.ts';
 import { findingLine, ok, runChecks } from '../../src/tools/doctor/check.ts';
 import { clockCheck, machineCheck, nodeCheck } from '../../src/tools/doctor/machine.ts';
@@ -73,6 +73,7 @@ function configFile(folder: string, settings: Record<string, unknown> = {}): str
     data_dir: join(folder, 'data'),
     mqtt: { port: 0, tls: { port: 0 }, ws: { port: 0 }, ...mqtt },
     http: { port: 0 },
+    https: { port: 0 },
     journal: { max_bytes: 1_048_576 },
     ...rest,
   };

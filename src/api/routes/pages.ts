@@ -1,14 +1,20 @@
-// /health and /metrics: what watches the gateway from outside.
+// /health and /metrics: what watches the gateway from outside. /ca.crt: what has to trust it. Over plain HTTP the file
+// may be exchanged on its way; its fingerprint is shown by `iotflow tls`, on the machine itself.
 
 import * as v from 'valibot';
 import { answerHealth, type Health } from '../health.ts';
 import { type MetricFamily, metricsContentType, renderMetrics } from '../metrics.ts';
+import { refusal } from '../refusal.ts';
 import { type Route, route } from '../route.ts';
 
 export interface PageParts {
   readonly health: () => Health;
   readonly metrics: () => readonly MetricFamily[];
+  /** PEM of the authority to trust; undefined when the gateway has no authority of its own in use. */
+  readonly ca?: () => string | undefined;
 }
+
+const caContentType = 'application/x-x509-ca-cert';
 
 export const healthSchema = v.strictObject({
   status: v.picklist(['ok', 'degraded', 'failing']),
@@ -17,7 +23,7 @@ export const healthSchema = v.strictObject({
   ),
 });
 
-export function pageRoutes({ health, metrics }: PageParts): Route[] {
+export function pageRoutes({ health, metrics, ca }: PageParts): Route[] {
   return [
     route({
       method: 'GET',
@@ -48,6 +54,29 @@ export function pageRoutes({ health, metrics }: PageParts): Route[] {
         headers: { 'content-type': metricsContentType },
         body: renderMetrics(metrics()),
       }),
+    }),
+    route({
+      method: 'GET',
+      path: '/ca.crt',
+      tag: 'gateway',
+      summary: 'The certificate of the authority that devices and browsers are to trust',
+      access: 'anyone',
+      isPlaintextAllowed: true,
+      answers: {
+        200: { description: 'PEM', contentType: caContentType, schema: v.string() },
+        404: 'The gateway shows a certificate of another authority',
+      },
+      handle: () => {
+        const body = ca?.();
+        if (body === undefined) {
+          return refusal('NOT_FOUND', "the gateway's certificate is of another authority than its own");
+        }
+        const headers = {
+          'content-type': caContentType,
+          'content-disposition': 'attachment; filename="iotflow-ca.crt"',
+        };
+        return { status: 200, headers, body };
+      },
     }),
   ];
 }

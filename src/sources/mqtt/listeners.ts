@@ -6,6 +6,7 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import type { Duplex } from 'node:stream';
 import { createServer as createTlsServer } from 'node:tls';
 import { createWebSocketStream, WebSocketServer } from 'ws';
+import type { Certificates } from '../../platform/certificates.ts';
 import { GatewayError } from '../../platform/errors.ts';
 import { type Admission, isLoopback, ticketKey } from './admission.ts';
 import type { MqttLimits } from './limits.ts';
@@ -17,7 +18,7 @@ export interface ListenerOptions {
   /** Port 0 picks a free one; undefined leaves the door closed. */
   readonly port: number | undefined;
   readonly wsPort: number | undefined;
-  readonly tls: { readonly port: number; readonly key: string; readonly certificates: string } | undefined;
+  readonly tls: { readonly port: number; readonly certificates: Certificates } | undefined;
 }
 
 export interface Ports {
@@ -112,11 +113,9 @@ function tcpServer(hooks: ListenerHooks): Server {
   return server;
 }
 
-function tlsServer(tls: NonNullable<ListenerOptions['tls']>, hooks: ListenerHooks): Server {
+function tlsServer({ certificates }: NonNullable<ListenerOptions['tls']>, hooks: ListenerHooks): Server {
   const server = createTlsServer({
-    key: tls.key,
-    cert: tls.certificates,
-    minVersion: 'TLSv1.2',
+    ...certificates.serverOptions(),
     handshakeTimeout: hooks.limits.connectTimeoutMs,
     noDelay: true,
   });
@@ -125,6 +124,7 @@ function tlsServer(tls: NonNullable<ListenerOptions['tls']>, hooks: ListenerHook
     if (!socket.destroyed) hooks.connected(socket, ticketKey(socket));
   });
   server.on('tlsClientError', (_error, socket) => socket.destroy());
+  certificates.follow(server);
   return server;
 }
 

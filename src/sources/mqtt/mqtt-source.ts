@@ -6,10 +6,10 @@
 // MQTT 3.1.1 whole; 5.0 as far as the broker library goes (docs/decisions/0002).
 
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import type { Sink } from '../../model/message.ts';
 import { matchesFilter } from '../../model/topic.ts';
+import type { Certificates } from '../../platform/certificates.ts';
 import type { Clock } from '../../platform/clock.ts';
 import { GatewayError } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
@@ -48,7 +48,6 @@ import {
 import { type CommandHandler, Intake, isSated } from './intake.ts';
 import { defaultLimits, type MqttLimits } from './limits.ts';
 import { type Listeners, openListeners, type Ports } from './listeners.ts';
-import { openLocalCa } from './local-ca.ts';
 import { Outflow } from './outflow.ts';
 import { type Offence, PacketGuard } from './packet-guard.ts';
 import { brokerPersistence, placeholderFilter } from './persistence.ts';
@@ -71,8 +70,8 @@ export interface MqttListen {
 export interface MqttSourceOptions {
   /** First levels of every topic. */
   readonly root: string;
-  /** Certificates live in its folder `tls`; needed only with `listen.tlsPort`. */
-  readonly dataDirectory: string;
+  /** Needed only with `listen.tlsPort`. */
+  readonly certificates?: Certificates;
   readonly listen: MqttListen;
   readonly limits?: Partial<MqttLimits>;
   readonly credentials: Credentials;
@@ -259,7 +258,7 @@ export class MqttSource {
   }
 
   async #start(): Promise<void> {
-    const { listen, dataDirectory, clock, log, credentials } = this.#options;
+    const { listen, certificates, log, credentials } = this.#options;
     const persistence = brokerPersistence(this.#sessions, {
       granted: (client, filter) => this.#connections.get(client)?.subscriptions.get(filter),
       ready: (client) => {
@@ -317,12 +316,9 @@ export class MqttSource {
     try {
       // Before anyone can connect: a will that comes after its device's "online" would tell an untruth.
       await this.#wills.resume();
-      const identity =
-        listen.tlsPort === undefined
-          ? undefined
-          : await openLocalCa({ folder: join(dataDirectory, 'tls'), clock, log });
+      assert(listen.tlsPort === undefined || certificates, 'BUG: TLS without certificates');
       const tls =
-        identity && listen.tlsPort !== undefined ? { port: listen.tlsPort, ...identity } : undefined;
+        certificates && listen.tlsPort !== undefined ? { port: listen.tlsPort, certificates } : undefined;
       const { host, lanPlaintext, port, wsPort } = listen;
       this.#listeners = await openListeners(
         { host, lanPlaintext, port, wsPort, tls },

@@ -10,10 +10,11 @@ import { connect, type PeerCertificate } from 'node:tls';
 import type { Config } from '../../config/schema.ts';
 import { bridgeOptions } from '../../config/stage-options.ts';
 import { errorCode } from '../../platform/errors.ts';
+import { readOwnCertificate } from '../../platform/own-certificate.ts';
 import { type Check, type Finding, fail, networkTodo, ok, skipped, warn } from './check.ts';
 
 const dayMs = 86_400_000;
-/** The gateway renews its own at a start with fewer days left than this. */
+/** The gateway renews its own with fewer days left than this. */
 const renewDays = 30;
 /** Most authorities renew with 30 days left; two weeks mean that it did not work. */
 const warnDays = 14;
@@ -60,11 +61,19 @@ export function dnsCheck(config: Config, resolve: Lookup = lookup): Check {
   };
 }
 
-export function ownCertificateCheck({ dataDir }: Config, wallMs: number): Check {
+export function ownCertificateCheck({ dataDir, tls }: Config, wallMs: number): Check {
   return {
     name: 'tls',
     run: async () => {
-      const file = join(dataDir, 'tls', 'server.crt');
+      const { certPath, keyPath } = tls;
+      if (certPath !== undefined && keyPath !== undefined) {
+        const read = await readOwnCertificate({ certPath, keyPath });
+        if ('fault' in read) return [fail(read.fault, 'mend it; a running gateway reads it again by itself')];
+        const todo = 'renew it; a running gateway reads it again by itself';
+        return [ownFinding(new X509Certificate(read.certificates), wallMs, [], todo)];
+      }
+      const folder = join(dataDir, 'tls');
+      const file = join(folder, 'server.crt');
       let certificate: X509Certificate;
       try {
         certificate = new X509Certificate(await readFile(file));
@@ -74,9 +83,27 @@ export function ownCertificateCheck({ dataDir }: Config, wallMs: number): Check 
         if (code === 'EACCES') return [skipped(`${file} may not be read by this user`)];
         return [fail(`${file} is damaged`, 'restart the gateway: it is made anew')];
       }
-      return [ownFinding(certificate, wallMs, lanAddresses())];
+      const restart = 'restart the gateway: it is renewed then';
+      return [
+        ownFinding(certificate, wallMs, lanAddresses(), restart),
+        ...(await previousCaFindings(folder, wallMs)),
+      ];
     },
   };
+}
+
+/** The authority's certificate was renewed: who trusts the one of before needs the new one before that ends. */
+async function previousCaFindings(folder: string, wallMs: number): Promise<Finding[]> {
+  try {
+    const { validTo } = new X509Certificate(await readFile(join(folder, 'ca.previous.crt')));
+    const endsMs = Date.parse(validTo);
+    if (endsMs < wallMs) return [];
+    const day = new Date(endsMs).toISOString().slice(0, 10);
+    const message = `devices that trust the authority's certificate of before refuse the gateway from ${day} on`;
+    return [warn(message, `give them ${join(folder, 'ca.crt')}`)];
+  } catch {
+    return [];
+  }
 }
 
 function lanAddresses(): string[] {
@@ -86,16 +113,20 @@ function lanAddresses(): string[] {
     .map(({ address }) => address);
 }
 
-function ownFinding(certificate: X509Certificate, wallMs: number, addresses: readonly string[]): Finding {
+function ownFinding(
+  certificate: X509Certificate,
+  wallMs: number,
+  addresses: readonly string[],
+  todo: string,
+): Finding {
   const days = Math.floor((Date.parse(certificate.validTo) - wallMs) / dayMs);
-  const restart = 'restart the gateway: it is renewed then';
   if (Date.parse(certificate.validFrom) > wallMs) {
     return fail(`the certificate is valid only from ${certificate.validFrom}`, 'set the clock, then restart');
   }
-  if (days < 0) return fail(`the certificate ended ${-days} days ago: devices refuse it`, restart);
+  if (days < 0) return fail(`the certificate ended ${-days} days ago: devices refuse it`, todo);
   const missing = addresses.filter((address) => certificate.checkIP(address) === undefined);
-  if (missing.length > 0) return warn(`the certificate does not name ${missing.join(', ')}`, restart);
-  if (days < renewDays) return warn(`the certificate ends in ${days} days`, restart);
+  if (missing.length > 0) return warn(`the certificate does not name ${missing.join(', ')}`, todo);
+  if (days < renewDays) return warn(`the certificate ends in ${days} days`, todo);
   return ok(`the certificate is good for ${days} days`);
 }
 

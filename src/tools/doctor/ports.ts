@@ -16,13 +16,14 @@ interface Listener {
   readonly port: number;
 }
 
-function listenersOf({ mqtt, http }: Config): Listener[] {
+function listenersOf({ mqtt, http, https }: Config): Listener[] {
   const plainHost = mqtt.lanPlaintext ? mqtt.host : '127.0.0.1';
   return [
     { name: 'mqtt', key: 'mqtt.port', host: plainHost, port: mqtt.port },
     { name: 'mqtts', key: 'mqtt.tls.port', host: mqtt.host, port: mqtt.tls.port },
     { name: 'ws', key: 'mqtt.ws.port', host: plainHost, port: mqtt.ws.port },
     ...(http.enabled ? [{ name: 'http', key: 'http.port', host: http.host, port: http.port }] : []),
+    ...(https.enabled ? [{ name: 'https', key: 'https.port', host: http.host, port: https.port }] : []),
   ];
 }
 
@@ -45,6 +46,14 @@ export function portsCheck(
       return [
         ...(good.length > 0 ? [ok(`${good.join(', ')}: ${state}`)] : []),
         ...other,
+        ...(config.http.lanPlaintext
+          ? [
+              warn(
+                'http.lan_plaintext is on: keys and passwords travel readable through your network',
+                'use https, and switch it off',
+              ),
+            ]
+          : []),
         ...(config.mqtt.lanPlaintext
           ? [
               warn(

@@ -2,9 +2,9 @@ import { X509Certificate } from 'node:crypto';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { createLog } from '../../../src/platform/log.ts';
-import { type LocalCaOptions, openLocalCa } from '../../../src/sources/mqtt/local-ca.ts';
-import { tempFolder } from '../../support/temp.ts';
+import { type LocalCaOptions, openLocalCa } from '../../src/platform/local-ca.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { tempFolder } from '../support/temp.ts';
 
 const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 0, 1);
@@ -17,7 +17,7 @@ function optionsAt(
   return {
     folder: join(folder, 'tls'),
     names,
-    clock: { wallMs: () => wallMs, monotonicMs: () => 0, bootId: 'test' },
+    clock: { wallMs: () => wallMs },
     log: createLog('silent'),
   };
 }
