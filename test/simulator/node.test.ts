@@ -114,6 +114,32 @@ test('a node that fails leaves without a goodbye, and delivers again once it is 
   expect(node.figures().acknowledged).toBe(node.figures().sent);
 });
 
+test('what a node measures without a network arrives when it is back: all of it, in order, once', async () => {
+  const gateway = await openGateway(await tempFolder());
+  const node = await startNode(gateway, 'door', { intervalMs: 10 });
+  const service = await connectDevice(gateway, 'home', { service: true });
+  const heard = await hear(service, 'iotflow/devices/door/telemetry/lock');
+  await expect.poll(() => heard.length).toBeGreaterThan(2);
+  for (let times = 1; times <= 3; times += 1) {
+    node.setCutOff(true);
+    expect(node.figures().connected).toBe(false);
+    const { sent, acknowledged } = node.figures();
+    // More than may be out at once.
+    await expect.poll(() => node.figures().sent).toBeGreaterThan(sent + 50);
+    expect(node.figures().acknowledged).toBe(acknowledged);
+    node.setCutOff(false);
+    await expect.poll(() => node.figures().acknowledged).toBeGreaterThan(sent + 50);
+  }
+  await node.stop(20_000);
+  const { sent, acknowledged, reconnects } = node.figures();
+  expect([acknowledged, reconnects]).toEqual([sent, 3]);
+  const sequence = () => heard.map(({ payload }) => (JSON.parse(payload) as { seq: number }).seq);
+  await expect.poll(() => sequence().at(-1)).toBe(sent);
+  const [first = 0] = sequence();
+  const expected = Array.from({ length: sent - first + 1 }, (_, index) => first + index);
+  expect([...new Set(sequence())]).toEqual(expected);
+});
+
 test('what is lost on purpose is counted and never sent', async () => {
   const gateway = await openGateway(await tempFolder());
   const node = await startNode(gateway, 'door', { intervalMs: 5, lossShare: 0.5 });
