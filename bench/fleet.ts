@@ -318,10 +318,16 @@ export async function measureFleet(): Promise<Section> {
   await gateway.stop();
   await sink?.stop();
 
-  const httpP99 = busy.summary.by_transport.http?.p99_ms ?? Number.NaN;
-  const goal = (name: string, p99Ms: number, documentedMs: number) => ({
-    name: `${name}, p99 against an average of ~${documentedMs} ms in the documents`,
-    measured: `${milliseconds(p99Ms)} ms, ${ratio(documentedMs / p99Ms)} × better`,
+  const writes = (summary: Summary) => ({
+    p50Ms: summary.by_transport.http?.p50_ms ?? Number.NaN,
+    p99Ms: summary.by_transport.http?.p99_ms ?? Number.NaN,
+  });
+  const busyWrites = writes(busy.summary);
+  const goal = (name: string, { p50Ms, p99Ms }: Omit<Ms, 'count'>, documentedMs: number) => ({
+    name: `${name}, p99 against the average of ~${documentedMs} ms in the documents`,
+    measured:
+      `${milliseconds(p99Ms)} ms, ${ratio(documentedMs / p99Ms)} × better ` +
+      `(p50 ${milliseconds(p50Ms)} ms, ${ratio(documentedMs / p50Ms)} ×)`,
     wanted: `≥ ${wantedFactor} × better`,
     met: documentedMs / p99Ms >= wantedFactor,
   });
@@ -338,14 +344,10 @@ export async function measureFleet(): Promise<Section> {
         wanted: '0',
         met: faults === 0,
       },
-      goal(
-        'a durable write over HTTP at 10 msg/s in all',
-        calm.summary.by_transport.http?.p99_ms ?? Number.NaN,
-        documented.telemetry,
-      ),
-      goal('a durable write over HTTP at 10 msg/s each', httpP99, documented.telemetry),
-      goal('registering', registered.ms.p99Ms, documented.register),
-      goal('reading, at 10 msg/s each', busy.reads.p99Ms, documented.retrieval),
+      goal('a durable write over HTTP at 10 msg/s in all', writes(calm.summary), documented.telemetry),
+      goal('a durable write over HTTP at 10 msg/s each', busyWrites, documented.telemetry),
+      goal('registering', registered.ms, documented.register),
+      goal('reading, at 10 msg/s each', busy.reads, documented.retrieval),
       {
         name: `durable writes a second over HTTP, against ${documentedRate}+ requests a second in the documents`,
         measured: httpRate.toFixed(0),
@@ -355,9 +357,8 @@ export async function measureFleet(): Promise<Section> {
     ],
     remarks: [
       `default limits of the API: no request of the fleet was answered 429 (${limited} while registering from one address)`,
-      `p99 of a durable HTTP write at 10 msg/s each / p99 of a flush meanwhile: ${ratio(httpP99 / busy.flushes.p99Ms)}`,
-      `p50 of a durable HTTP write at 10 msg/s each / p50 of the bare server: ` +
-        ratio((busy.summary.by_transport.http?.p50_ms ?? Number.NaN) / bareMs.p50Ms),
+      `p99 of a durable HTTP write at 10 msg/s each / p99 of a flush meanwhile: ${ratio(busyWrites.p99Ms / busy.flushes.p99Ms)}`,
+      `p50 of a durable HTTP write at 10 msg/s each / p50 of the bare server: ${ratio(busyWrites.p50Ms / bareMs.p50Ms)}`,
       'journal.ack_delay_max_ms: 0; with the default a worn card makes a write wait up to 250 ms more',
       sinkMissing === undefined
         ? 'the gateway forwards to VictoriaMetrics meanwhile'
