@@ -11,8 +11,8 @@ import { Connections } from './connections.ts';
 import { refusal } from './refusal.ts';
 
 const limits = {
-  /** Browsers open six. */
-  connections: { connectionsMax: 100, perAddressMax: 20 },
+  /** A hundred nodes that keep theirs open, as over MQTT, and browsers, which open six. */
+  connections: { connectionsMax: 200, perAddressMax: 20 },
   headerBytesMax: 8 * 1024,
   handshakeTimeoutMs: 5_000,
   headersTimeoutMs: 5_000,

@@ -17,11 +17,11 @@ function open(port: number, localAddress: string, text: string): Socket {
 
 test('who holds as many connections as there may be, and asks nothing, keeps nobody out', async () => {
   const api = await openApi();
-  for (let index = 0; index < 150; index += 1)
+  for (let index = 0; index < 250; index += 1)
     open(api.port ?? 0, '127.0.0.2', 'GET /health HTTP/1.1\r\nx: ');
   await until(() => api.stats().displacedConnections === 50);
   for (let times = 0; times < 10; times += 1) expect((await ask(api, '/health')).status).toBe(200);
-  expect(api.stats().connections).toBeLessThanOrEqual(100);
+  expect(api.stats().connections).toBeLessThanOrEqual(200);
 });
 
 test('where there is no room the longest silent one of the address that has most gives way, never one being answered', async () => {
