@@ -528,6 +528,7 @@ async function start(
     ...(answering ? historyOperations(answering, clock) : []),
     ...erasureOperations({ erasures, wallMs, isDateKnown: () => dates.isKnown }),
   ]);
+  devices.eraseBy(async (device_id) => await historyTable.get('history.erase')?.({ device_id }));
 
   if (influx.url !== undefined && !dates.isKnown) {
     const { url } = influx;

@@ -55,6 +55,19 @@ export const addedDevice = v.strictObject({
 
 export const changedDevice = v.strictObject({ status: success, message: text, device: deviceSchema });
 
+export const removedDevice = v.strictObject({
+  status: success,
+  message: text,
+  device_id: deviceId,
+  note: v.optional(text),
+  erasure: v.optional(
+    v.looseObject({
+      local: v.picklist(['waiting', 'done']),
+      remote: v.picklist(['none', 'waiting', 'done', 'refused']),
+    }),
+  ),
+});
+
 export const devicePage = v.strictObject({
   status: success,
   total_devices: count,

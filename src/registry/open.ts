@@ -1,7 +1,7 @@
 // Opens what the registry consists of, alike for a running gateway and for the commands beside a stopped one.
 
 import type { Clock } from '../platform/clock.ts';
-import { errorCode } from '../platform/errors.ts';
+import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
 import type { Witness } from '../platform/witness.ts';
@@ -9,7 +9,7 @@ import type { RandomBytes } from './api-key.ts';
 import type { Device } from './device.ts';
 import { DeviceConfigs } from './device-configs.ts';
 import { Enrolment } from './enrolment.ts';
-import type { RegistryParts } from './operations.ts';
+import type { EraseReadings, RegistryParts, Removed } from './operations.ts';
 import { Presence } from './presence.ts';
 import { Registry } from './registry.ts';
 import { type DeviceReport, readReport, takeReport } from './report.ts';
@@ -45,7 +45,37 @@ export async function openRegistry(options: RegistryRoomOptions): Promise<Regist
   const enrolment = await Enrolment.open({ ...options, registry });
   const show = (device: Device) => showDevice(device, presence);
   const report = (device: Device, said: DeviceReport) => takeReport({ registry, configs }, device, said);
-  return { registry, presence, enrolment, configs, report, show, showConfig };
+  let eraseReadings: EraseReadings | undefined;
+  const remove = async (ref: string, isWithReadings: boolean) => {
+    if (!isWithReadings) return await removeDevice(registry, ref);
+    if (eraseReadings !== undefined) return await removeDevice(registry, ref, eraseReadings);
+    throw new GatewayError('ERASURE_UNAVAILABLE', 'readings can be deleted while the gateway runs');
+  };
+  const eraseBy = (erase: EraseReadings) => {
+    eraseReadings = erase;
+  };
+  return { registry, presence, enrolment, configs, report, remove, eraseBy, show, showConfig };
+}
+
+async function removeDevice(
+  registry: Registry,
+  ref: string,
+  eraseReadings?: EraseReadings,
+): Promise<Removed> {
+  // A damaged record is found by its id alone.
+  const { deviceId, name, status } = registry.find(ref) ?? { deviceId: ref, name: ref, status: undefined };
+  if (eraseReadings === undefined) {
+    await registry.remove(deviceId);
+    return { deviceId, name, erasure: undefined };
+  }
+  if (!registry.isKnown(deviceId)) {
+    throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(ref.slice(0, 80))}`);
+  }
+  if (status === 'active' || status === 'maintenance')
+    await registry.update(deviceId, { status: 'inactive' });
+  const erasure = await eraseReadings(deviceId);
+  await registry.remove(deviceId);
+  return { deviceId, name, erasure };
 }
 
 /** The keys of devices, whose use counts as a sign of life. */

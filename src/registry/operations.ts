@@ -86,12 +86,29 @@ function showPairing({ isOpen, leftMs, leftDevices }: Pairing): ShownPairing {
   return { open: isOpen, ends_in_seconds: Math.ceil(leftMs / 1000), devices_left: leftDevices };
 }
 
+/** Deletes what a device has measured, wherever it is, and says how far that got. */
+export type EraseReadings = (deviceId: string) => Promise<unknown>;
+
+export interface Removed {
+  readonly deviceId: string;
+  readonly name: string;
+  /** What became of its readings; undefined where they stay. */
+  readonly erasure: unknown;
+}
+
 export interface RegistryParts {
   readonly registry: Registry;
   readonly presence: Presence;
   readonly enrolment: Enrolment;
   readonly configs: DeviceConfigs;
   readonly report: (device: Device, report: DeviceReport) => Promise<TakenReport>;
+  /**
+   * Ends a device, by id or number. With its readings it is cut off before they go, so that none come after them, and
+   * its entry goes last: asked again after a power cut, it does the rest.
+   * @throws GatewayError `DEVICE_UNKNOWN`, `STORE_FAILED`, `ERASURE_UNAVAILABLE` where no gateway runs.
+   */
+  readonly remove: (ref: string, isWithReadings: boolean) => Promise<Removed>;
+  readonly eraseBy: (erase: EraseReadings) => void;
   /** As it is shown outside. */
   readonly show: (device: Device) => ShownDevice;
   readonly showConfig: (config: DeviceConfig) => ShownConfig;
@@ -100,6 +117,7 @@ export interface RegistryParts {
 function deviceOperations({
   registry,
   configs,
+  remove,
   show,
   showConfig,
 }: RegistryParts): Readonly<Record<string, Operation>> {
@@ -161,12 +179,10 @@ function deviceOperations({
       return { device_id: device.deviceId, ...showConfig(both), command: sent };
     },
     'devices.remove': async (args) => {
-      checkNames(args, ['device_id']);
-      // A damaged record is found by its id alone.
-      const text = requiredText(args, 'device_id');
-      const deviceId = registry.find(text)?.deviceId ?? text;
-      await registry.remove(deviceId);
-      return { device_id: deviceId, removed: true };
+      checkNames(args, ['device_id', 'readings']);
+      const removed = await remove(requiredText(args, 'device_id'), optionalFlag(args, 'readings'));
+      const { deviceId, erasure } = removed;
+      return { device_id: deviceId, removed: true, ...(erasure === undefined ? {} : { erasure }) };
     },
   };
 }

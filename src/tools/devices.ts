@@ -272,11 +272,19 @@ const removeCommand: Command = {
   name: 'devices remove',
   summary: 'Remove a device, its keys and its connections for good',
   positionals: ['ID'],
-  options: common,
-  details: 'Its readings stay. Its number is given to no other device.',
+  options: {
+    readings: { type: 'boolean', help: 'Delete what it has measured too, here and in InfluxDB' },
+    ...common,
+  },
+  details: 'Else its readings stay. Its number is given to no other device.',
   run: async (given) => {
-    const result = (await call(given, 'devices.remove', { device_id: deviceIdOf(given) })) as Issued;
-    answer(given, result, `${result.device_id}: removed`);
+    const args = { device_id: deviceIdOf(given), readings: given.flag('readings') };
+    const result = (await call(given, 'devices.remove', args)) as Issued & {
+      readonly erasure?: { readonly local: string; readonly remote: string };
+    };
+    const { device_id, erasure } = result;
+    const readings = erasure && `; its readings: here ${erasure.local}, InfluxDB ${erasure.remote}`;
+    answer(given, result, `${device_id}: removed${readings ?? ''}`);
     return 0;
   },
 };

@@ -12,6 +12,7 @@ import { adminRoutes } from '../../src/api/routes/admin.ts';
 import { dashboardRoutes } from '../../src/api/routes/dashboard.ts';
 import { deviceRoutes } from '../../src/api/routes/devices.ts';
 import { enrolmentRoutes } from '../../src/api/routes/enrolment.ts';
+import { GatewayError } from '../../src/platform/errors.ts';
 import { LevelStore } from '../../src/platform/level-store.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { noticed, openRegistry } from '../../src/registry/open.ts';
@@ -298,5 +299,48 @@ describe('an administrator', () => {
       'device.revoke',
       'device.remove',
     ]);
+  });
+
+  test('removes a device with what it measured, and where that failed half way asks again', async () => {
+    const { send, registry, eraseBy } = await house();
+    await registry.add({ deviceId: 'probe' });
+    const path = '/admin/devices/1?readings=delete';
+    // Where nobody can delete them nothing is removed.
+    expect(await send('DELETE', path, admin)).toMatchObject({
+      status: 503,
+      body: { error: { code: 'ERASURE_UNAVAILABLE' } },
+    });
+    expect(registry.get('probe')?.status).toBe('active');
+    const erased: unknown[] = [];
+    let remote = 'waiting';
+    eraseBy(async (deviceId) => {
+      erased.push([deviceId, registry.get(deviceId)?.status]);
+      if (erased.length === 1) throw new GatewayError('JOURNAL_FULL', 'the disk is full');
+      return { local: 'done', remote };
+    });
+    expect((await send('DELETE', path, admin)).status).toBe(503);
+    expect(registry.get('probe')?.status).toBe('inactive');
+    expect(await send('DELETE', path, admin)).toMatchObject({
+      status: 202,
+      body: { device_id: 'probe', erasure: { local: 'done', remote: 'waiting' } },
+    });
+    // It was cut off before its readings went.
+    expect(erased).toEqual([
+      ['probe', 'inactive'],
+      ['probe', 'inactive'],
+    ]);
+    expect((await send('DELETE', path, admin)).status).toBe(404);
+    remote = 'none';
+    await registry.add({ deviceId: 'probe' });
+    expect((await send('DELETE', '/admin/devices/probe?readings=delete', admin)).status).toBe(200);
+    await registry.add({ deviceId: 'probe' });
+    expect((await send('DELETE', '/admin/devices/probe?readings=all', admin)).body.error.field).toBe(
+      'readings',
+    );
+    expect(await send('DELETE', '/admin/devices/probe?readings=keep', admin)).toMatchObject({
+      status: 200,
+      body: { note: 'Its readings stay' },
+    });
+    expect(erased).toHaveLength(3);
   });
 });

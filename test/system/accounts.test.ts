@@ -268,3 +268,23 @@ test('a device that is removed while it is connected goes at once, with all it l
   expect(gateway.figures().mqtt).toMatchObject({ sessions: 0, retained: 0 });
   expect(await loginOf(gateway, 'probe', key)).toBe(4);
 });
+
+test('a device that is removed with its readings leaves none to whoever gets its id', async () => {
+  const gateway = await openGateway(tempFolder());
+  const probe = await connectDevice(gateway, 'probe');
+  const send = () =>
+    probe.publishAsync('iotflow/devices/probe/telemetry/climate', '{"temperature": 21}', { qos: 1 });
+  const readings = async () =>
+    ((await ask(gateway, 'history.latest', { device_id: 'probe' })) as { measurements: unknown[] })
+      .measurements;
+  await send();
+  expect(await readings()).toHaveLength(1);
+  const closed = new Promise<void>((resolve) => probe.once('close', () => resolve()));
+  expect(await ask(gateway, 'devices.remove', { device_id: 'probe', readings: true })).toMatchObject({
+    removed: true,
+    erasure: { local: 'done', remote: 'none' },
+  });
+  await closed;
+  await connectDevice(gateway, 'probe');
+  expect(await readings()).toEqual([]);
+});

@@ -10,6 +10,7 @@ import {
   devicePage,
   newKey,
   oneDevice,
+  removedDevice,
   setConfig,
   wholeDevice,
 } from '../device-answers.ts';
@@ -48,7 +49,13 @@ const changesBody = v.strictObject({
   ...factEntries,
 });
 
-export function adminRoutes({ registry, configs, show, showConfig }: RegistryParts): Route[] {
+/** Whether nothing of the readings is left, here and in InfluxDB. */
+function isErased(erasure: unknown): boolean {
+  const { local, remote } = erasure as { readonly local?: unknown; readonly remote?: unknown };
+  return local === 'done' && (remote === 'none' || remote === 'done');
+}
+
+export function adminRoutes({ registry, configs, remove, show, showConfig }: RegistryParts): Route[] {
   const update = async ({
     params,
     body: { status, ...facts },
@@ -165,24 +172,31 @@ export function adminRoutes({ registry, configs, show, showConfig }: RegistryPar
       method: 'DELETE',
       path: '/api/v1/admin/devices/{id}',
       tag: 'admin',
-      summary: 'Remove a device, its keys and its connections for good; its readings stay',
+      summary: 'Remove a device, its keys and its connections for good; its readings as well if that is said',
       access: ['admin'],
       audit: 'device.remove',
       params: deviceRef,
-      answers: { 200: 'It is gone', ...unknown },
-      handle: async ({ params }) => {
-        const device = registry.find(params.id);
-        const deviceId = device?.deviceId ?? params.id;
-        await registry.remove(deviceId);
+      query: v.strictObject({ readings: v.optional(v.picklist(['keep', 'delete'], 'keep or delete')) }),
+      answers: {
+        200: { description: 'It is gone', schema: removedDevice },
+        202: {
+          description: 'It is gone, its readings are going: `erasure` says how far',
+          schema: removedDevice,
+        },
+        ...unknown,
+      },
+      handle: async ({ params, query }) => {
+        const isWithReadings = query.readings === 'delete';
+        const { deviceId, name, erasure } = await remove(params.id, isWithReadings);
         return {
-          status: 200,
+          status: isWithReadings && !isErased(erasure) ? 202 : 200,
           body: {
             status: 'success',
-            message: `Device ${device?.name ?? deviceId} deleted successfully`,
+            message: `Device ${name} deleted successfully`,
             device_id: deviceId,
-            note: 'Its readings stay',
+            ...(isWithReadings ? { erasure } : { note: 'Its readings stay' }),
           },
-          audited: { target: deviceId },
+          audited: { target: deviceId, detail: { readings: isWithReadings ? 'deleted' : 'kept' } },
         };
       },
     }),
