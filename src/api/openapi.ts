@@ -52,6 +52,7 @@ function refusalsOf({ access, params, query, body, isPlaintextAllowed }: Route):
       403: 'Not with this key, or not without TLS',
     }),
     ...(body && { 413: 'The body is too large', 415: 'The body is of another type' }),
+    429: 'Too much from this caller or address; see Retry-After',
     500: 'A fault of the gateway; its log says more',
     503: 'Not now: the disk, or too much at once; see Retry-After',
   };
