@@ -25,7 +25,12 @@ import { type Reading, Uplink } from './uplink.ts';
 interface Opened {
   readonly port: number;
   figures(): Promise<Figures>;
+  commands(deviceId: string): Promise<CommandList>;
   close(): Promise<void>;
+}
+
+interface CommandList {
+  readonly commands: readonly { readonly payload: { readonly n: number }; readonly state: string }[];
 }
 
 const drainMs = 60_000;
@@ -45,14 +50,18 @@ async function openHere(settings: GatewaySettings): Promise<Opened> {
   return {
     port: gateway.ports.mqtt ?? 0,
     figures: async () => gateway.figures(),
+    commands: async (deviceId) =>
+      (await gateway.operations.get('commands.list')?.({ device_id: deviceId })) as CommandList,
     close: () => gateway.close(),
   };
 }
 
 async function openProcess(mainJs: string, settings: GatewaySettings): Promise<Opened> {
   const child = spawnGateway(mainJs, settings);
-  const { port, figures } = await gatewayReady(child, settings);
-  return { port, figures, close: () => child.stop() };
+  const { port, figures, operate } = await gatewayReady(child, settings);
+  const commands = async (deviceId: string) =>
+    (await operate('commands.list', { device_id: deviceId })) as CommandList;
+  return { port, figures, commands, close: () => child.stop() };
 }
 
 function damageIn({ journal, state, registry }: Figures): string[] {
@@ -140,6 +149,7 @@ export async function checkCut(folder: string, mainJs: string | undefined): Prom
   );
 
   await checkClients(opened, expected, first, lost, wrong);
+  checkCommands(await opened.commands(expected.commands.deviceId), expected, lost, wrong);
   const isDrained = await within(drainMs, async () => {
     const { pending } = (await opened.figures()).journal;
     return pending.urgent + pending.fresh + pending.backlog === 0;
@@ -216,6 +226,22 @@ async function checkClients(
     if (n > most) wrong.push(`retained ${topic}: ${n}, but ${most} was the last one sent`);
   }
   await client.endAsync(true);
+}
+
+function checkCommands(
+  { commands }: CommandList,
+  { commands: { owed, done, sent } }: Expectation,
+  lost: string[],
+  wrong: string[],
+): void {
+  const states = new Map(commands.map(({ payload, state }) => [payload.n, state]));
+  const gone = [...numbersOf(owed)].filter((n) => !states.has(n));
+  if (gone.length > 0) lost.push(`${gone.length} commands (${rangesOf(gone)})`);
+  const undone = [...numbersOf(done)].filter((n) => states.get(n) !== 'acknowledged');
+  if (undone.length > 0) lost.push(`${undone.length} answers to commands (${rangesOf(undone)})`);
+  const strange = commands.filter(({ payload }) => payload.n > sent).length;
+  const copies = commands.length - states.size;
+  if (strange + copies > 0) wrong.push(`${strange} commands that were never given, ${copies} twice`);
 }
 
 /** Messages of a session follow CONNACK at once: the listener is there before. */

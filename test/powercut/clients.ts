@@ -1,9 +1,9 @@
 // The clients of one life: nodes that publish at QoS 1 and 2, retained levels, notes for a subscriber that is away,
-// readings nobody can decode, leaks, new devices. Every one keeps a ledger of what it was told is kept.
+// readings nobody can decode, leaks, new devices, a valve that is given commands. Every one keeps a ledger of what it was told is kept.
 
 import { connect, type MqttClient } from 'mqtt';
 import type { GatewayProcess } from './gateway.ts';
-import { nowNs, type Owed, type Run, Stream } from './ledger.ts';
+import { nowNs, type Owed, type Run, runsOf, Stream } from './ledger.ts';
 
 export const root = 'iotflow/devices';
 /** Reads levels and notes; its session outlives cuts. */
@@ -52,6 +52,9 @@ export class Clients {
   readonly #levels = new Map<string, Stream>();
   #notes = new Stream();
   readonly #letters = new Stream();
+  readonly #commands = new Stream();
+  /** When the valve's answer to a command was acknowledged. */
+  readonly #done = new Map<number, number>();
   readonly #wet = new Map<string, number>();
   readonly #past: Past | undefined;
   readonly #nodes: Node[] = [];
@@ -81,6 +84,7 @@ export class Clients {
     await this.#leaveSubscriber();
     for (const id of smallNodes) this.#publishSmall(await this.#node(id));
     for (const id of bulkNodes) this.#publishBulk(await this.#node(id));
+    await this.#command(await this.#node(this.#valve));
   }
 
   /** Fills segments fast, or not. */
@@ -125,7 +129,9 @@ export class Clients {
 
   acknowledged(): number {
     let count = 0;
-    for (const stream of [...this.telemetry.values(), ...this.#levels.values(), this.#notes, this.#letters]) {
+    const { telemetry } = this;
+    const others = [this.#notes, this.#letters, this.#commands];
+    for (const stream of [...telemetry.values(), ...this.#levels.values(), ...others]) {
       count += stream.acknowledged;
     }
     return count;
@@ -157,6 +163,14 @@ export class Clients {
       accounts: this.accounts
         .filter((account) => account.ns < ns)
         .map(({ deviceId, apiKey }) => ({ deviceId, apiKey })),
+      commands: {
+        deviceId: this.#valve,
+        owed: this.#commands.owedAt(ns),
+        done: runsOf(
+          [...this.#done].flatMap(([n, doneNs]) => (doneNs < ns ? [n] : [])).sort((a, b) => a - b),
+        ),
+        sent: this.#commands.sentBefore(ns),
+      },
       letters: {
         least: letters.least + countOf(this.#letters.owedAt(ns)),
         most: letters.most + this.#letters.sentBefore(ns),
@@ -310,6 +324,35 @@ export class Clients {
       );
     };
     for (let slot = 0; slot < 6; slot += 1) next();
+  }
+
+  /** Every life has its own: what one was told is not in another's ledger. */
+  get #valve(): string {
+    return `valve-${this.#boot}`;
+  }
+
+  /** Given through the control socket, as by HTTP; answered by the valve, but for each tenth. */
+  async #command({ deviceId, client }: Node): Promise<void> {
+    client.on('message', (topic, payload) => {
+      const { id, n } = JSON.parse(payload.toString()) as { id: string; n: number };
+      if (n % 10 === 0) return;
+      client.publish(`${topic}/ack`, `{"id":"${id}","status":"ok"}`, { qos: 1 }, (error) => {
+        if (!error && !this.#done.has(n)) this.#done.set(n, nowNs());
+      });
+    });
+    await client.subscribeAsync(`${root}/${deviceId}/commands/+`, { qos: 1 });
+    const next = async (): Promise<void> => {
+      if (this.#isStopped) return;
+      if (!this.#isPaused) {
+        const n = this.#commands.send();
+        await this.#joined
+          .operate('commands.send', { device_id: deviceId, kind: 'set', payload: { n } })
+          .then(() => this.#commands.acknowledge(n))
+          .catch(() => undefined);
+      }
+      setTimeout(() => void next(), 50);
+    };
+    void next();
   }
 
   #reading(n: number, more: string): string {

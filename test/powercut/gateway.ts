@@ -26,6 +26,8 @@ export function configText({ dataDir, influxUrl, ringSegments = 4 }: GatewaySett
     influx: { url: influxUrl, org: 'home', bucket: 'water', token: 't', flush_interval_ms: 50 },
     journal: { ring_segments: ringSegments, max_bytes: 8 * 2 ** 20 },
     host_health: { enabled: false },
+    // All of a life are to be found, and waiting for an answer each tenth.
+    commands: { pending_per_device_max: 10_000, pending_max: 10_000, finished_per_device_max: 10_000 },
   });
 }
 

@@ -108,6 +108,15 @@ export interface Expectation {
   readonly queue: { readonly apiKey: string; readonly owed: readonly Run[] } | undefined;
   readonly accounts: readonly { readonly deviceId: string; readonly apiKey: string }[];
   readonly letters: { readonly least: number; readonly most: number };
+  /** Commands of this life's valve, numbered from 1. */
+  readonly commands: {
+    readonly deviceId: string;
+    /** Accepted, whatever became of them. */
+    readonly owed: readonly Run[];
+    /** Their answer was acknowledged: they must not be given to the valve again. */
+    readonly done: readonly Run[];
+    readonly sent: number;
+  };
   /** Devices whose leak was acknowledged. */
   readonly wet: readonly string[];
   /** The authority devices were told to trust. */

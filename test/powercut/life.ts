@@ -277,6 +277,7 @@ class Life {
       retained: after.retained.map(({ topic, most }) => {
         return { topic, least: before.retained.find((level) => level.topic === topic)?.least ?? 0, most };
       }),
+      commands: { ...before.commands, sent: after.commands.sent },
       letters: { least: before.letters.least, most: after.letters.most },
     };
     this.#backup = { file, owed, dropped: await this.#dropped() };
