@@ -3,6 +3,7 @@
 // client wrote it; an answer says where it is from, and what it lacks.
 
 import * as v from 'valibot';
+import { deviceIdPattern } from '../model/topic.ts';
 import { errorCode, GatewayError } from '../platform/errors.ts';
 import type { Operations } from '../platform/operations.ts';
 import type { Device } from '../registry/device.ts';
@@ -127,6 +128,12 @@ export function deviceAsked(given: string, caller: Caller, find: QueryParts['fin
   }
   if (device !== undefined) return device;
   throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(given.slice(0, 80))}`);
+}
+
+/** Also one that has been removed, by its id: its readings are still there. @throws GatewayError `DEVICE_UNKNOWN` */
+export function deviceOnceKnown(given: string, caller: Caller, find: QueryParts['find']) {
+  const isGone = find(given) === undefined && deviceIdPattern.test(given);
+  return isGone ? { deviceId: given, name: given } : deviceAsked(given, caller, find);
 }
 
 /**

@@ -50,7 +50,7 @@ export function ask(
   });
 }
 
-export function askRaw(api: Api, bytes: string): Promise<string> {
+export function askRaw(api: { readonly port: number | undefined }, bytes: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
     const socket = connect(api.port ?? 0, '127.0.0.1', () => socket.write(bytes));

@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import {
   askHistory,
   deviceAsked,
+  deviceOnceKnown,
   deviceParams,
   type ErasureAnswer,
   erasureAnswer,
@@ -208,7 +209,7 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
         202: 'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
       },
       handle: async ({ params, query, caller, signal }) => {
-        const device = deviceAsked(params.device_id, caller, find);
+        const device = deviceOnceKnown(params.device_id, caller, find);
         const asked = { from: ['start', query.start], to: ['stop', query.stop] } as const;
         const erasure = await askHistory<ErasureAnswer>(history, 'erase', device.deviceId, asked, signal);
         return erasureAnswer(erasure, device.name);

@@ -7,6 +7,7 @@ import {
   type AggregateAnswer,
   askHistory,
   deviceAsked,
+  deviceOnceKnown,
   deviceParams,
   type ErasureAnswer,
   erasureAnswer,
@@ -225,7 +226,7 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
         202: 'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
       },
       handle: async ({ params, query, caller, signal }) => {
-        const device = deviceAsked(params.device_id, caller, find);
+        const device = deviceOnceKnown(params.device_id, caller, find);
         const asked = { from: ['start_time', query.start_time], to: ['stop_time', query.stop_time] } as const;
         const erasure = await askHistory<ErasureAnswer>(history, 'erase', device.deviceId, asked, signal);
         return erasureAnswer(erasure, device.name);
