@@ -282,6 +282,22 @@ test('no key, password, token, cookie, code or passphrase is in a log, an answer
     for (const headers of [annaIn, { 'x-api-key': homeKey }]) await request('GET', filled, { headers });
   }
 
+  await request('DELETE', '/api/v1/telemetry/meter', { headers: annaIn });
+  const enrolment = await request('POST', '/api/v1/admin/enrolment/tokens', {
+    headers: annaIn,
+    body: {},
+    shown: [/ge_[\w-]+/],
+  });
+  const { enrolment_token } = JSON.parse(enrolment.body) as { enrolment_token: string };
+  canaries.keep('enrolment token', enrolment_token);
+  const enrolled = await request('POST', '/api/v1/devices/register', {
+    body: { name: 'Attic', enrolment_token },
+    shown: [/gw_[\w-]+/],
+  });
+  const { device } = JSON.parse(enrolled.body) as { device: { api_key: string } };
+  canaries.keep('key of an enrolled device', device.api_key);
+  await request('POST', '/api/v1/devices/register', { body: { name: 'Again', enrolment_token } });
+
   // Operators, also with a backup and its passphrase.
   const passphrase = canaries.keep('passphrase', 'canary-passphrase-Ms63');
   const wrongPassphrase = canaries.keep('wrong passphrase', 'canary-passphrase-Ix71');
@@ -312,6 +328,7 @@ test('no key, password, token, cookie, code or passphrase is in a log, an answer
   canaries.saw('check-config', JSON.stringify(await command(['check-config', configFile])));
   await expect.poll(influx.asked, { timeout: 20_000 }).toBeGreaterThan(5);
   await run(['dead-letters', 'list', '--json']);
+  await request('GET', '/api/v1/telemetry/status', { headers: annaIn });
   await request('GET', '/health');
   await request('GET', '/metrics');
 
