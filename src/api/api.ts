@@ -242,19 +242,22 @@ export class Api {
   }
 
   #serve(url: string, route: Route): void {
-    const callers = new WeakMap<FastifyRequest, Caller>();
     this.#app.route({
       method: route.method,
       url,
       bodyLimit: route.bodyBytesMax ?? limits.bodyBytesMax,
       onRequest: async (request, reply) => {
-        const admitted = await this.#admit(route, request);
-        if ('refused' in admitted) await send(reply, admitted.refused);
-        else callers.set(request, admitted.caller);
+        const refused = await this.#refusedAtTheDoor(route, request);
+        if (refused !== undefined) await send(reply, refused);
       },
       handler: async (request, reply) => {
-        const caller = callers.get(request);
-        assert(caller !== undefined, 'BUG: a handler runs for a request that was not let in');
+        // Once more: who sends a body slowly may have been shut out before its end.
+        const caller = await this.#callerOf(request);
+        const refused = denial(route, caller, isLocal(addressOf(request), request.headers));
+        if (refused !== undefined) {
+          await send(reply, refused);
+          return reply;
+        }
         const gone = new AbortController();
         const onClose = () => gone.abort();
         reply.raw.on('close', onClose);
@@ -267,35 +270,36 @@ export class Api {
     });
   }
 
-  async #admit(
-    route: Route,
-    request: FastifyRequest,
-  ): Promise<{ readonly caller: Caller } | { readonly refused: Answer }> {
+  /** Before the body is read. */
+  async #refusedAtTheDoor(route: Route, request: FastifyRequest): Promise<Answer | undefined> {
     const { headers, method } = request;
     const address = addressOf(request);
     const isLocalRequest = isLocal(address, headers);
     const isHeard = !isLocalRequest && !isSecure(request) && this.#options.lanPlaintext !== true;
     if (isHeard && route.isPlaintextAllowed !== true) {
-      return { refused: refusal('TLS_REQUIRED', tlsRequired(this.tlsPort)) };
+      return refusal('TLS_REQUIRED', tlsRequired(this.tlsPort));
     }
     if (isCrossSite(method, headers)) {
-      return { refused: refusal('CROSS_SITE', 'pages of other sites may not ask this') };
+      return refusal('CROSS_SITE', 'pages of other sites may not ask this');
     }
-    const key = keyOf(headers);
-    const { authenticate } = this.#options;
-    // A key that does not hold is no reason to look at the cookie: whoever sends one means it.
-    const cookie = key === undefined ? sessionCookie(headers, isSecure(request)) : undefined;
-    const known =
-      key === undefined ? cookie && authenticate?.session?.(cookie) : await authenticate?.key(key);
-    const caller = known || nobody;
+    const caller = await this.#callerOf(request);
     const waitMs = this.#rates.take(caller, address);
     if (waitMs !== undefined) {
       this.#counts.limited += 1;
       const notes = { retryAfterS: waitMs / 1000 };
-      return { refused: refusal('RATE_LIMITED', 'too many requests; see Retry-After', notes) };
+      return refusal('RATE_LIMITED', 'too many requests; see Retry-After', notes);
     }
-    const refused = denial(route, caller, isLocalRequest);
-    return refused === undefined ? { caller } : { refused };
+    return denial(route, caller, isLocalRequest);
+  }
+
+  async #callerOf(request: FastifyRequest): Promise<Caller> {
+    const { headers } = request;
+    const { authenticate } = this.#options;
+    const key = keyOf(headers);
+    // A key that does not hold is no reason to look at the cookie: whoever sends one means it.
+    if (key !== undefined) return (await authenticate?.key(key)) ?? nobody;
+    const cookie = sessionCookie(headers, isSecure(request));
+    return (cookie && authenticate?.session?.(cookie)) || nobody;
   }
 
   async #answer(route: Route, request: FastifyRequest, caller: Caller, signal: AbortSignal): Promise<Answer> {

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { networkInterfaces } from 'node:os';
 import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
@@ -209,6 +211,29 @@ describe('who may ask', () => {
       expect([reply.status, reply.headers['www-authenticate']]).toEqual([401, 'Bearer']);
     }
     expect(await told(post({ 'x-api-key': 'viewer' }))).toMatchObject({ status: 403, code: 'FORBIDDEN' });
+  });
+
+  test('is asked again when the body is there: who was shut out while sending it slowly is refused', async () => {
+    const keys = new Map(Object.entries(callers));
+    const audited: AuditFact[] = [];
+    const api = await openApi({
+      routes: [device],
+      authenticate: { key: (text) => keys.get(text) },
+      audit: { record: async (fact) => void audited.push(fact) },
+    });
+    const headers = { ...json, 'x-api-key': 'device', 'content-length': '12', expect: '100-continue' };
+    const sent = request({ port: api.port, path: '/api/v1/echo/a', method: 'POST', headers });
+    sent.flushHeaders();
+    await once(sent, 'continue');
+    sent.write('{"name":');
+    // The key held when the header came.
+    await expect.poll(() => api.stats().requests).toBe(1);
+    keys.delete('device');
+    sent.end('"a"}');
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    response.resume();
+    expect(response.statusCode).toBe(401);
+    expect(audited).toEqual([]);
   });
 
   test('from another machine without TLS is nobody, unless the owner allows it', async () => {
