@@ -129,9 +129,12 @@ test('what is said about the way a request took makes nobody local, nor another'
     { 'x-forwarded-for': '127.0.0.1' },
     { forwarded: 'for=127.0.0.1' },
     { 'x-forwarded-for': '' },
+    { 'x-real-ip': '127.0.0.1' },
+    { via: '1.1 127.0.0.1' },
+    { 'x-forwarded-host': 'localhost' },
   ];
   for (const headers of claims) expect((await ask({ port }, '/metrics', 'GET', headers)).status).toBe(403);
-  for (const name of ['x-real-ip', 'x-forwarded-host', 'x-original-url', 'x-http-method-override', 'via']) {
+  for (const name of ['x-original-url', 'x-http-method-override']) {
     const headers = { [name]: '/api/v1/auth/session' };
     expect((await ask({ port }, '/api/v1/gateway', 'GET', headers)).status, name).toBe(401);
   }
