@@ -163,6 +163,8 @@ export class House {
   async settle(): Promise<number> {
     this.#isWatching = false;
     await Promise.all(this.#watches);
+    const isAnswered = async () => (await this.metric('mqtt_pending_acknowledgements')) === 0;
+    await waitFor('the last acknowledgements', async () => ((await isAnswered()) ? true : undefined));
     const child = this.#child;
     this.#child = undefined;
     child?.process.kill('SIGKILL');
