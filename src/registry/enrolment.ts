@@ -360,6 +360,10 @@ export class Enrolment {
     // A device whose record is damaged must not be taken over by whoever asks first.
     const isTaken = (deviceId: string): boolean => registry.isKnown(deviceId);
     const { deviceId = freeDeviceId(application.name, isTaken), ...facts } = application;
+    // It would come before the device of that number, wherever either may be named.
+    if (/^\d+$/.test(deviceId)) {
+      throw new GatewayError('DEVICE_ID_INVALID', 'device id: expected one that is no number');
+    }
     if (isTaken(deviceId)) {
       throw new GatewayError(
         'DEVICE_EXISTS',

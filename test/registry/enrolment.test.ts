@@ -89,6 +89,8 @@ test('device ids made of names are safe, and never one that is taken', async () 
   ]);
   expect(await codeOf(enrolment.register({ name: 'Y', deviceId: 'sensor' }))).toBe('DEVICE_EXISTS');
   expect(await codeOf(enrolment.register({ name: 'Y', deviceId: '../x' }))).toBe('DEVICE_ID_INVALID');
+  // It would be taken for the first device, in the routes that take either.
+  expect(await codeOf(enrolment.register({ name: 'Y', deviceId: '1' }))).toBe('DEVICE_ID_INVALID');
   expect(await codeOf(enrolment.register({ name: 'SENSOR' }))).toBe('DEVICE_NAME_EXISTS');
   expect(registry.list()).toHaveLength(8);
 });

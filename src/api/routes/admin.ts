@@ -137,7 +137,7 @@ export function adminRoutes({ registry, configs, remove, show, showConfig }: Reg
         return {
           status: 201,
           body: { status: 'success', device: { ...show(device), api_key: apiKey } },
-          audited: { target: device_id },
+          audited: { target: device_id, detail: { service } },
         };
       },
     }),
