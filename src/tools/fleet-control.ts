@@ -4,7 +4,8 @@ import type { Fleet, Member } from '../simulator/fleet.ts';
 import { formatTable } from './command.ts';
 
 export const controlHelp =
-  'list | fail NAME | mend NAME | wet NAME | dry NAME | pause [NAME] | resume [NAME] | rate MS [NAME] | quit';
+  'list | fail NAME | mend NAME | cut NAME | join NAME | wet NAME | dry NAME | pause [NAME] | resume [NAME] | ' +
+  'rate MS [NAME] | quit';
 
 const intervalMsMax = 86_400_000;
 
@@ -26,6 +27,14 @@ const toOne: Readonly<Record<string, (member: Member) => string>> = {
   mend: ({ node }) => {
     node.setFailed(false);
     return 'is back';
+  },
+  cut: ({ node }) => {
+    node.setCutOff(true);
+    return 'has no network, and measures on';
+  },
+  join: ({ node }) => {
+    node.setCutOff(false);
+    return 'is in the network again';
   },
   wet: ({ node }) => {
     node.setWet(true);

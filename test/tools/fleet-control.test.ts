@@ -71,6 +71,21 @@ test('a device fails and is mended, and list shows it', () => {
   expect(fleet.figures()).toMatchObject({ connected: 9, failed: 0 });
 });
 
+test('a device loses its network, and measures on', async () => {
+  const { fleet } = startHome(5);
+  expect(obeyLine(fleet, 'cut porch')).toBe('sim-home-porch-camera has no network, and measures on');
+  expect(fleet.figures()).toMatchObject({ connected: 8, failed: 0 });
+  const [camera] = fleet.find('porch');
+  const { sent = 0 } = camera?.node.figures() ?? {};
+  await expect.poll(() => camera?.node.figures().sent).toBeGreaterThan(sent + 3);
+  // What has no power has no network either.
+  obeyLine(fleet, 'fail porch');
+  obeyLine(fleet, 'join porch');
+  expect(fleet.figures()).toMatchObject({ connected: 8, failed: 1 });
+  obeyLine(fleet, 'mend porch');
+  expect(fleet.figures()).toMatchObject({ connected: 9, failed: 0 });
+});
+
 test('the whole fleet pauses, resumes and changes its rate', async () => {
   const { fleet } = startHome(3_600_000);
   expect(fleet.figures().sent).toBe(9);
