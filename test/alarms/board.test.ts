@@ -6,6 +6,7 @@ import type { Sound } from '../../src/alarms/state.ts';
 import type { Condition } from '../../src/model/alarm.ts';
 import { GatewayError } from '../../src/platform/errors.ts';
 import { fakeClock, knownTime, MemoryJournal } from '../ingest/fakes.ts';
+import { until } from '../support/until.ts';
 
 const log = pino({ level: 'silent' });
 
@@ -52,10 +53,6 @@ function silent(active = true): Condition {
 
 function states(board: AlarmBoard): string[] {
   return board.list().map(({ id, state }) => `${id} ${state}`);
-}
-
-async function until(isDone: () => boolean): Promise<void> {
-  while (!isDone()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 test('the buzzer is on when apply returns, although the disk has stalled', async () => {

@@ -5,6 +5,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { buzzer } from '../../src/alarms/buzzer.ts';
 import { kernelPatternOf, Led } from '../../src/platform/led.ts';
 import { tempFolder } from '../support/temp.ts';
+import { until } from '../support/until.ts';
 
 const log = pino({ level: 'silent' });
 const beeps = [
@@ -28,10 +29,6 @@ function opened(directory: string): Led {
   const led = Led.open({ directory, log, retryMs: 5 });
   onTestFinished(() => led.close());
   return led;
-}
-
-async function until(isDone: () => boolean): Promise<void> {
-  while (!isDone()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 test('it sounds when beat returns, and the kernel keeps the beat', () => {

@@ -7,6 +7,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { SdNotify } from '../../src/platform/sd-notify.ts';
 import { hasCommand } from '../support/debian.ts';
 import { tempFolder } from '../support/temp.ts';
+import { until } from '../support/until.ts';
 
 const log = pino({ level: 'silent' });
 const hasSystemd = hasCommand('systemd-notify') && hasCommand('python3');
@@ -38,10 +39,6 @@ async function systemd() {
   await once(lines, 'line');
   lines.on('line', (line) => received.push(line));
   return { socket, received };
-}
-
-async function until(isDone: () => boolean): Promise<void> {
-  while (!isDone()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 test.skipIf(!hasSystemd)(`systemd hears READY, the status and STOPPING ${needs}`, async () => {

@@ -83,8 +83,3 @@ export async function startGateway({ dataDirectory, ...options }: StartOptions =
     sessionLog,
   };
 }
-
-/** Waits for something that happens soon; fails by the test's own time limit. */
-export async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
-}

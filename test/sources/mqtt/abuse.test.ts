@@ -6,9 +6,10 @@ import { connect } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { expect, onTestFinished, test } from 'vitest';
 import { collectGarbage } from '../../support/garbage.ts';
-import { startGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
 import { tempFolder } from '../../support/temp.ts';
+import { until } from '../../support/until.ts';
 
 const own = 'iotflow/devices/probe-1';
 

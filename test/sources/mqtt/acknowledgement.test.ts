@@ -2,8 +2,9 @@ import { generate } from 'mqtt-packet';
 import { expect, test } from 'vitest';
 import type { Message } from '../../../src/model/message.ts';
 import { GatewayError } from '../../../src/platform/errors.ts';
-import { startGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
+import { until } from '../../support/until.ts';
 
 const leak = 'iotflow/devices/probe-1/telemetry/leak';
 

@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { connectAsync } from 'mqtt';
 import { expect, onTestFinished, test } from 'vitest';
 import { hasCommand } from '../../support/debian.ts';
-import { startGateway, type TestGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, type TestGateway } from '../../support/mqtt-gateway.ts';
 import { tempFolder } from '../../support/temp.ts';
+import { until } from '../../support/until.ts';
 
 const mosquitto = hasCommand('mosquitto_pub') && hasCommand('mosquitto_sub');
 const versions = ['mqttv311', 'mqttv5'] as const;

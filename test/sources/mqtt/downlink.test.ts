@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import type { Delivery } from '../../../src/model/command.ts';
-import { startGateway, type TestGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, type TestGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
+import { until } from '../../support/until.ts';
 
 const commands = 'iotflow/devices/probe-1/commands';
 const open = { id: 'c1', kind: 'open', payload: Buffer.from('{"id":"c1"}') };

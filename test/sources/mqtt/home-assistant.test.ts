@@ -1,6 +1,7 @@
 import { connectAsync } from 'mqtt';
 import { expect, onTestFinished, test } from 'vitest';
-import { startGateway, type TestGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, type TestGateway } from '../../support/mqtt-gateway.ts';
+import { until } from '../../support/until.ts';
 
 async function open(gateway: TestGateway, account: string) {
   const client = await connectAsync(`mqtt://127.0.0.1:${gateway.port}`, {

@@ -1,8 +1,9 @@
 import { connect } from 'node:net';
 import { generate, type Packet } from 'mqtt-packet';
 import { expect, test } from 'vitest';
-import { startGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
+import { until } from '../../support/until.ts';
 
 /** Connections of the mutation test; more in the long form. */
 const connections = Number(process.env.IOTFLOW_FUZZ_CONNECTIONS ?? 400);

@@ -9,9 +9,10 @@ import { systemDisk } from '../../../src/platform/disk.ts';
 import { LevelStore } from '../../../src/platform/level-store.ts';
 import { createLog } from '../../../src/platform/log.ts';
 import type { SessionLog } from '../../../src/sources/mqtt/session-log.ts';
-import { startGateway, type TestGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, type TestGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
 import { tempFolder } from '../../support/temp.ts';
+import { until } from '../../support/until.ts';
 
 async function startOver(folder: string): Promise<{ gateway: TestGateway; journal: Journal }> {
   const log = createLog('silent');

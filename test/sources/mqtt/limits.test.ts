@@ -3,8 +3,9 @@ import { Duplex } from 'node:stream';
 import { Aedes } from 'aedes';
 import { generate } from 'mqtt-packet';
 import { expect, test } from 'vitest';
-import { startGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
+import { until } from '../../support/until.ts';
 
 /** A v5 PUBLISH to `a/b` whose property list holds the id of the response topic and nothing more. */
 const responseTopicMissing = [0x30, 7, 0, 3, 0x61, 0x2f, 0x62, 1, 8];

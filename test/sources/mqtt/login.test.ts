@@ -3,9 +3,10 @@ import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
 import { expect, test } from 'vitest';
 import { createWebSocketStream, WebSocket } from 'ws';
-import { startGateway, type TestGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, type TestGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
 import { tempFolder } from '../../support/temp.ts';
+import { until } from '../../support/until.ts';
 
 const everything = { host: '127.0.0.1', lanPlaintext: false, port: 0, tlsPort: 0, wsPort: 0 };
 

@@ -5,9 +5,10 @@ import { GatewayError } from '../../../src/platform/errors.ts';
 import { defaultLimits } from '../../../src/sources/mqtt/limits.ts';
 import { Sessions } from '../../../src/sources/mqtt/sessions.ts';
 import { decodeStoredMessage, encodeStoredMessage } from '../../../src/sources/mqtt/stored-message.ts';
-import { startGateway, TestCredentials, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, TestCredentials } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
 import { MemorySessionLog } from '../../support/session-log.ts';
+import { until } from '../../support/until.ts';
 
 const commands = 'iotflow/devices/probe-1/commands';
 const persistent = { clean: false } as const;

@@ -1,8 +1,9 @@
 // Shared subscriptions [MQTT 5, 4.8.2] on a real broker; the numbered statements are in test/conformance as well.
 
 import { expect, test } from 'vitest';
-import { startGateway, type TestGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway, type TestGateway } from '../../support/mqtt-gateway.ts';
 import { Wire } from '../../support/mqtt-wire.ts';
+import { until } from '../../support/until.ts';
 
 const own = 'iotflow/devices/probe-1';
 const shared = '$share/workers/iotflow/devices/+/telemetry/#';

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
-import { startGateway, until } from '../../support/mqtt-gateway.ts';
+import { startGateway } from '../../support/mqtt-gateway.ts';
 import { Wire, type WirePacket } from '../../support/mqtt-wire.ts';
+import { until } from '../../support/until.ts';
 
 const own = 'iotflow/devices/probe-1';
 
