@@ -1,5 +1,5 @@
-// `iotflow history …`: recent readings from the gateway's own disk, forwarded or not. Works with the gateway running
-// and stopped.
+// `iotflow history …`: recent readings from the gateway's own disk, forwarded or not, with the gateway running and
+// stopped; and deleting them, with the gateway running.
 
 import { existsSync } from 'node:fs';
 import { dataPaths } from '../config/paths.ts';
@@ -52,6 +52,11 @@ const openStored: OpenStored = async ({ config }) => {
   return { operations: operations(history, clock), close: () => history.close() };
 };
 
+/** What is to be deleted may wait in the journal and lie in InfluxDB: only the gateway reaches all of it. */
+const nothingStored: OpenStored = async () => {
+  throw new GatewayError('ERASURE_UNAVAILABLE', 'readings can be deleted while the gateway runs');
+};
+
 type Args = Readonly<Record<string, unknown>>;
 
 interface Page<Row> {
@@ -100,8 +105,7 @@ function pageOf<Row>(result: unknown, rowsName: string): Page<Row> {
   return { rows: rows as readonly Row[], next: next as string | null, rest };
 }
 
-function selectionOf(given: Call): Args {
-  const names = ['from', 'to', 'measurement', 'fields'];
+function selectionOf(given: Call, names = ['from', 'to', 'measurement', 'fields']): Args {
   const found = names.map((name) => [name, given.text(name)] as const);
   return {
     device_id: given.positionals[0],
@@ -224,10 +228,71 @@ const aggregateCommand: Command = {
   },
 };
 
+interface ShownErasure {
+  readonly id: number;
+  readonly device_id: string;
+  readonly from: string | null;
+  readonly to: string;
+  readonly local: string;
+  readonly remote: string;
+  readonly reason?: string;
+}
+
+function erasureRow({ id, device_id, from, to, local, remote, reason = '-' }: ShownErasure): string[] {
+  return [String(id), device_id, from ?? 'everything', to, local, remote, reason];
+}
+
+const erasureHead = ['ID', 'DEVICE', 'FROM', 'TO', 'HERE', 'INFLUXDB', 'REASON'];
+
+const eraseCommand: Command = {
+  name: 'history erase',
+  summary: 'Delete what a device has measured, here and in InfluxDB',
+  positionals: ['DEVICE'],
+  options: {
+    from: {
+      type: 'string',
+      value: 'TIME',
+      help: 'From here on; without --from and --to everything up to now',
+    },
+    to: { type: 'string', value: 'TIME', help: 'Up to here, not included; default now' },
+    yes: { type: 'boolean', help: 'Yes, delete it' },
+    ...common,
+  },
+  details: 'Needs the running gateway. Backups keep what they hold.',
+  run: async (given) => {
+    if (!given.flag('yes')) throw new GatewayError('NOT_CONFIRMED', 'this cannot be undone: add --yes');
+    const args = selectionOf(given, ['from', 'to']);
+    const { config } = requireConfig(given);
+    const result = await withOperations(config, nothingStored, (call) => call('history.erase', args));
+    answer(given, result, formatTable(erasureHead, [erasureRow(result as ShownErasure)]));
+    return 0;
+  },
+};
+
+const erasuresCommand: Command = {
+  name: 'history erasures',
+  summary: 'Show what is being deleted, and what became of the last hundred deletions',
+  options: common,
+  run: async (given) => {
+    const { config } = requireConfig(given);
+    const result = await withOperations(config, nothingStored, (call) => call('history.erasures', {}));
+    const { erasures } = result as { erasures: readonly ShownErasure[] };
+    const table = formatTable(erasureHead, erasures.map(erasureRow));
+    answer(given, result, erasures.length === 0 ? 'nothing was deleted' : table);
+    return 0;
+  },
+};
+
 /** For people: a mean has more digits than anybody measured. */
 function shortNumber(value: unknown): string {
   if (value === undefined) return '-';
   return typeof value === 'number' ? String(Number(value.toPrecision(7))) : String(value);
 }
 
-export const historyCommands: readonly Command[] = [latestCommand, rangeCommand, aggregateCommand];
+export const historyCommands: readonly Command[] = [
+  latestCommand,
+  rangeCommand,
+  aggregateCommand,
+  eraseCommand,
+  erasuresCommand,
+];

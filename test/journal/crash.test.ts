@@ -48,12 +48,19 @@ function chosen(random: Random): Partial<JournalOptions> {
 const startNs = 1_700_000_000_000_000_000n;
 
 /** A line whose id survives thinning: it is the name of a field. All are of one series and one hour. */
-function line(id: number, bytes: number, of: PointClass, random: Random, boot: number | undefined): string {
+function line(
+  id: number,
+  bytes: number,
+  of: PointClass,
+  random: Random,
+  boot: number | undefined,
+  deviceId: string,
+): string {
   // What is not to be dropped packs well.
   let pad = of === 'telemetry' ? '' : 'x'.repeat(bytes);
   while (pad.length < bytes - 60) pad += random().toString(36).slice(2);
   const time = boot === undefined ? `${startNs + BigInt(id)}` : `b${boot}+${id}`;
-  return `m,device_id=d i${id}=1,pad="${pad}" ${time}\n`;
+  return `m,device_id=${deviceId} i${id}=1,pad="${pad}" ${time}\n`;
 }
 
 /** When boot 1 began is known; of the other one it is a guess. */
@@ -72,6 +79,9 @@ interface Told {
   outcome: 'pending' | 'durable' | 'refused' | 'failed';
   /** Handed out and its acceptance has begun: it need not come again. */
   isAccepted: boolean;
+  readonly deviceId: string;
+  /** `asked`: its device's points were to be deleted, it may be gone. `done`: it must be. */
+  erasure: 'none' | 'asked' | 'done';
 }
 
 /** One write of a key, in the order of the calls. */
@@ -204,12 +214,14 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
       ids: Array.from({ length: count }, (_, index) => first + index),
       outcome: 'pending',
       isAccepted: false,
+      deviceId: letter === undefined && random() < 0.25 ? 'e' : 'd',
+      erasure: 'none',
     };
     const { writes, notes } = stateWrites(Math.floor(random() * 3), ledger.appends.length);
     ledger.appends.push(told);
     for (const id of told.ids) byId.set(id, told);
     const boot = random() < 0.15 ? pick(random, [1, 2]) : undefined;
-    const lines = told.ids.map((id) => line(id, bytes, of, random, boot)).join('');
+    const lines = told.ids.map((id) => line(id, bytes, of, random, boot, told.deviceId)).join('');
     const made: Append = {
       ...{ class: of, lines, points: count, state: writes },
       ...(boot !== undefined && { undated: true }),
@@ -251,6 +263,21 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
     }
   }
 
+  /** Whatever there is of device `e` is deleted. */
+  async function erase(): Promise<void> {
+    const asked = ledger.appends.filter(({ deviceId }) => deviceId === 'e');
+    const durable = asked.filter(({ outcome }) => outcome === 'durable');
+    for (const told of asked) if (told.erasure === 'none') told.erasure = 'asked';
+    await journal.erase({ deviceId: 'e' }).then(
+      () => {
+        for (const told of durable) told.erasure = 'done';
+      },
+      (error: { code?: string }) => {
+        if (!error.code?.startsWith('JOURNAL_')) throw error;
+      },
+    );
+  }
+
   /** A letter becomes points again. */
   async function replay(): Promise<void> {
     const [letter] = await journal.listDeadLetters({ limit: 1 });
@@ -268,6 +295,7 @@ async function live(at: Cut, random: Random, isFailing: boolean, nextFolder: () 
   const isOnline = random() < 0.6;
   for (let step = 0; step < 220 && cuts.length < cutsPerLife; step += 1) {
     const what = random();
+    if (random() < 0.03) waiting.push(erase());
     if (random() < 0.02) isStoreFull = !isStoreFull && random() < 0.5;
     if (what < 0.55) {
       const burst = random() < 0.2 ? Math.floor(random() * 25) : 1;
@@ -336,11 +364,13 @@ async function check(cut: Cut, random: Random): Promise<string[]> {
     const dropped = journal.stats().dropped;
     const mayMiss = new Set([...ledger.dropped, ...droppedIn(journal.stats())]);
     ledger.appends.forEach((told, number) => {
-      if (mayMiss.has(told.class) && told.outcome !== 'refused') return;
       const present = told.ids.filter((id) => found.has(id)).length;
+      if (told.erasure === 'done' && present > 0) faults.push(`append ${number} was deleted and is there`);
+      if (mayMiss.has(told.class) && told.outcome !== 'refused') return;
       if (told.outcome === 'refused' && present > 0) faults.push(`append ${number} was refused and is there`);
       if (present > 0 && present < told.ids.length) faults.push(`of append ${number} only a part is there`);
-      if (told.outcome === 'durable' && !told.isAccepted && present < told.ids.length) {
+      const mayBeGone = told.isAccepted || told.erasure !== 'none';
+      if (told.outcome === 'durable' && !mayBeGone && present < told.ids.length) {
         faults.push(`append ${number} was acknowledged and is not there`);
       }
     });
@@ -367,6 +397,7 @@ async function check(cut: Cut, random: Random): Promise<string[]> {
         value !== undefined &&
         told !== undefined &&
         !told.isAccepted &&
+        told.erasure === 'none' &&
         !mayMiss.has(told.class) &&
         told.ids.some((id) => !found.has(id))
       ) {

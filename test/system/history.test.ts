@@ -102,3 +102,26 @@ test('history can be switched off', async () => {
   const asked = await iotflow(folder, 'history', 'latest', 'probe-1');
   expect(asked.code).toBe(1);
 });
+
+test('what a device measured is deleted by command, while the gateway runs and when it is confirmed', async () => {
+  const folder = tempFolder();
+  const gateway = await openGateway(folder);
+  const client = await connectDevice(gateway, 'probe-1');
+  await client.publishAsync('iotflow/devices/probe-1/telemetry/climate', '{"temperature": 20}', { qos: 1 });
+  const erase = ['history', 'erase', 'probe-1'];
+  expect(await iotflow(folder, ...erase)).toMatchObject({ code: 1, err: expect.stringContaining('--yes') });
+  const done = await iotflow(folder, ...erase, '--yes', '--json');
+  expect(JSON.parse(done.out)).toMatchObject({
+    device_id: 'probe-1',
+    from: null,
+    local: 'done',
+    remote: 'none',
+  });
+  expect((await iotflow(folder, 'history', 'latest', 'probe-1')).out).toContain('nothing is known');
+  expect((await iotflow(folder, 'history', 'erasures')).out).toMatch(
+    /^ID +DEVICE.*\n1 +probe-1 +everything /,
+  );
+  expect(JSON.stringify(await gateway.operations.get('audit.list')?.({}))).toContain('history.erase');
+  await gateway.close();
+  expect((await iotflow(folder, ...erase, '--yes')).err).toContain('while the gateway runs');
+});

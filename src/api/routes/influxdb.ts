@@ -22,6 +22,14 @@ import {
 } from '../recent-queries.ts';
 import { refusal } from '../refusal.ts';
 import { type Route, route } from '../route.ts';
+import {
+  allTaken,
+  deleted,
+  latestRows,
+  oneTaken,
+  rows as rowsAnswer,
+  someTaken,
+} from '../telemetry-answers.ts';
 import { type SubmitParts, submitBatch, submitOne } from '../telemetry-bodies.ts';
 
 const batchPointsMax = 1_000;
@@ -90,7 +98,7 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
       access: ['device', 'admin'],
       bodyBytesMax: 256 * 1024,
       body: one,
-      answers: { 201: 'It is on the disk.' },
+      answers: { 201: { description: 'It is on the disk.', schema: oneTaken } },
       handle: ({ body, caller }) => submitOne(body, caller, parts),
     }),
     route({
@@ -102,8 +110,12 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
       bodyBytesMax: 256 * 1024,
       body: batch,
       answers: {
-        201: 'All are on the disk.',
-        207: 'Some are on the disk; `refused` has the others, each with its place in the list and why.',
+        201: { description: 'All are on the disk.', schema: allTaken },
+        207: {
+          description:
+            'Some are on the disk; `refused` has the others, each with its place in the list and why.',
+          schema: someTaken,
+        },
       },
       handle: ({ body, caller }) => submitBatch(body.points, caller, parts),
     }),
@@ -120,7 +132,7 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
         measurement: measurementParameter,
         ...paging,
       }),
-      answers: { 200: 'Rows; `next` leads on where there are more.' },
+      answers: { 200: { description: 'Rows; `next` leads on where there are more.', schema: rowsAnswer } },
       handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
         const { start = '-1h', stop = 'now()' } = query;
@@ -159,7 +171,10 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
       access: readers,
       params: deviceParams,
       query: v.strictObject({ measurement: measurementParameter }),
-      answers: { 200: 'The latest values.', 404: 'There is no such device, or nothing is known of it.' },
+      answers: {
+        200: { description: 'The latest values.', schema: latestRows },
+        404: 'There is no such device, or nothing is known of it.',
+      },
       handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
         const asked = { measurement: ['measurement', query.measurement] } as const;
@@ -205,8 +220,12 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
         stop: optionalText(`exclusive: ${timeForms}`, '2024-01-02T00:00:00Z'),
       }),
       answers: {
-        200: 'It is gone.',
-        202: 'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
+        200: { description: 'It is gone.', schema: deleted },
+        202: {
+          description:
+            'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
+          schema: deleted,
+        },
       },
       handle: async ({ params, query, caller, signal }) => {
         const device = deviceOnceKnown(params.device_id, caller, find);

@@ -5,6 +5,7 @@ import type { GatewayFigures } from '../figures.ts';
 import type { Health } from '../health.ts';
 import { readers } from '../recent-queries.ts';
 import { type Route, route } from '../route.ts';
+import { influxdbHealth, telemetryStatus } from '../telemetry-answers.ts';
 
 export interface TelemetryStatusParts {
   readonly figures: () => GatewayFigures;
@@ -32,7 +33,9 @@ export function telemetryStatusRoutes({ figures, health, influx, erasures }: Tel
       tag: 'telemetry',
       summary: 'Whether readings are taken, kept and sent on.',
       access: readers,
-      answers: { 200: 'What waits, what was sent, what is deleted.' },
+      answers: {
+        200: { description: 'What waits, what was sent, what is deleted.', schema: telemetryStatus },
+      },
       handle: ({ caller }) => {
         const { forwarder, journal, history, ingest } = figures();
         const { state, reason, pending, lastAcceptedAtMs, acceptedPoints } = forwarder;
@@ -70,7 +73,13 @@ export function telemetryStatusRoutes({ figures, health, influx, erasures }: Tel
       tag: 'influxdb',
       summary: 'Whether InfluxDB answers.',
       access: readers,
-      answers: { 200: 'It does.', 503: 'It does not, or none is configured. Readings wait in the journal.' },
+      answers: {
+        200: { description: 'It does.', schema: influxdbHealth },
+        503: {
+          description: 'It does not, or none is configured. Readings wait in the journal.',
+          schema: influxdbHealth,
+        },
+      },
       handle: async () => {
         const told: InfluxHealth = (await influx?.()) ?? {
           status: 'fail',

@@ -24,6 +24,7 @@ import {
 } from '../recent-queries.ts';
 import { refusal } from '../refusal.ts';
 import { type Route, route } from '../route.ts';
+import { deleted, latestReadings, oneTaken, readings, windows } from '../telemetry-answers.ts';
 import { type SubmitParts, submitOne } from '../telemetry-bodies.ts';
 
 const selection = {
@@ -73,7 +74,7 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
       access: ['device', 'admin'],
       bodyBytesMax: 256 * 1024,
       body: submission,
-      answers: { 201: 'They are on the disk.' },
+      answers: { 201: { description: 'They are on the disk.', schema: oneTaken } },
       handle: ({ body, caller }) => submitOne(body, caller, parts),
     }),
     route({
@@ -84,7 +85,7 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
       access: readers,
       params: deviceParams,
       query: v.strictObject({ ...selection, ...paging }),
-      answers: { 200: 'Readings; `next` leads on where there are more.' },
+      answers: { 200: { description: 'Readings; `next` leads on where there are more.', schema: readings } },
       handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
         const asked = {
@@ -122,7 +123,10 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
       access: readers,
       params: deviceParams,
       query: v.strictObject({ measurement: selection.measurement }),
-      answers: { 200: 'The latest values.', 404: 'There is no such device, or nothing is known of it.' },
+      answers: {
+        200: { description: 'The latest values.', schema: latestReadings },
+        404: 'There is no such device, or nothing is known of it.',
+      },
       handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
         const asked = { measurement: ['measurement', query.measurement] } as const;
@@ -164,7 +168,12 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
         window: optionalText('the length of a window, from 1s to 366d; default 1h', '1h'),
         aggregation: optionalText('some of mean, min, max, sum, count, last with commas between', 'mean'),
       }),
-      answers: { 200: 'One row for each window, field and function; windows without readings are left out.' },
+      answers: {
+        200: {
+          description: 'One row for each window, field and function; windows without readings are left out.',
+          schema: windows,
+        },
+      },
       handle: async ({ params, query, caller, signal }) => {
         const device = deviceAsked(params.device_id, caller, find);
         const { window = '1h', aggregation = 'mean', start_time = '-24h' } = query;
@@ -178,8 +187,8 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
           functions: ['aggregation', aggregation],
         } as const;
         const found = await askHistory<AggregateAnswer>(history, 'aggregate', device.deviceId, asked, signal);
-        const { windows, next, ...told } = found;
-        const data = windows.flatMap(({ time: timestamp, measurement, fields }) =>
+        const { next, ...told } = found;
+        const data = found.windows.flatMap(({ time: timestamp, measurement, fields }) =>
           Object.entries(fields).flatMap(([field, values]) =>
             Object.entries(values).map(([name, value]) => ({
               timestamp,
@@ -222,8 +231,12 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
         stop_time: optionalText(`exclusive: ${timeForms}`, '2024-01-02T00:00:00Z'),
       }),
       answers: {
-        200: 'It is gone.',
-        202: 'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
+        200: { description: 'It is gone.', schema: deleted },
+        202: {
+          description:
+            'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
+          schema: deleted,
+        },
       },
       handle: async ({ params, query, caller, signal }) => {
         const device = deviceOnceKnown(params.device_id, caller, find);

@@ -23,6 +23,9 @@ export async function ask(routes: readonly Route[], line: string, question: Ques
     if (route.method !== method || values === null) continue;
     const params = Object.fromEntries(names.map((name, index) => [name, values[index + 1]]));
     const answer = await answered(route, params, question);
+    const form = route.answers[answer.status];
+    // As the OpenAPI document says.
+    if (typeof form === 'object' && form.schema !== undefined) v.parse(form.schema, answer.body);
     return { status: answer.status, body: answer.body, headers: answer.headers };
   }
   return expect.fail(`no route for ${line}`);
