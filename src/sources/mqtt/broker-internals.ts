@@ -209,16 +209,17 @@ export function adoptClient(
 /** The parser makes an object of them, which forgets the order of different names [MQTT-3.3.2-18]. */
 function keepUserProperties(parser: Parser): void {
   const { _parseProperties: parseProperties, _parseStringPair: parsePair } = parser;
-  let pairs: [name: string, value: string][] = [];
+  let pairs: [name: string, value: string][] | undefined;
   parser._parseStringPair = () => {
     const pair = parsePair.call(parser);
+    pairs ??= [];
     pairs.push([pair.name, pair.value]);
     return pair;
   };
   parser._parseProperties = () => {
-    pairs = [];
+    pairs = undefined;
     const properties = parseProperties.call(parser);
-    if (properties !== false && pairs.length > 0) properties.userProperties = pairs;
+    if (properties !== false && pairs !== undefined) properties.userProperties = pairs;
     return properties;
   };
 }

@@ -103,7 +103,7 @@ function writeCorked(stream: Duplex, bytes: Buffer): void {
   if (!stream.writable) return;
   if (stream.writableCorked === 0) {
     stream.cork();
-    process.nextTick(() => stream.uncork());
+    setImmediate(() => stream.uncork());
   }
   stream.write(bytes);
 }

@@ -140,6 +140,7 @@ export class MqttSource {
     brokerErrors: 0,
   };
   #broker: Broker | undefined;
+  #isSharing = false;
   #listeners: Listeners | undefined;
   #sweeper: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
@@ -281,12 +282,6 @@ export class MqttSource {
     this.#intake.attach(broker);
     this.downlink.attach(broker);
     this.#sessions.shared.connected = () => this.#connectedClients();
-    // All of them: which are shared changes with every subscription, the order of messages does not.
-    broker.subscribe(
-      '#',
-      (packet, done) => this.#deliverShared(packet, done),
-      () => {},
-    );
     broker.on('error', (error) => {
       this.#counts.brokerErrors += 1;
       log.error({ event: 'mqtt-broker-error', err: error });
@@ -359,6 +354,7 @@ export class MqttSource {
           connection.delivery?.forgetWanted();
           this.#sessions.shared.changed();
           this.#wanted.clear();
+          if (sharedFilter(topic) !== undefined) this.#listenForShared();
           answer(null, subscription);
           return;
         }
@@ -609,7 +605,8 @@ export class MqttSource {
   #isForNobody({ client, account }: Connection, packet: BrokerPacket): boolean {
     if (client.version !== 5 || packet.qos !== 1 || packet.retain || packet._notAuthorized === true)
       return false;
-    if (account === undefined || this.#isWanted(packet.topic)) return false;
+    // What a device publishes is for the gateway.
+    if (account?.service !== true || this.#isWanted(packet.topic)) return false;
     const kind = publishTarget(this.#options.root, account, packet.topic)?.kind;
     return kind === 'device-command' || kind === 'home-assistant';
   }
@@ -630,6 +627,17 @@ export class MqttSource {
   *#connectedClients(): Generator<Connected> {
     for (const { client, session, delivery, subscriptions } of this.#connections.values())
       yield { clientId: client.id, session, delivery, subscriptions };
+  }
+
+  /** To all messages: which ones are shared changes with every subscription. Not before somebody shares one. */
+  #listenForShared(): void {
+    if (this.#isSharing) return;
+    this.#isSharing = true;
+    this.#broker?.subscribe(
+      '#',
+      (packet, done) => this.#deliverShared(packet, done),
+      () => {},
+    );
   }
 
   #deliverShared(packet: BrokerPacket, done: () => void): void {
