@@ -14,9 +14,10 @@ import { dirname, join } from 'node:path';
 import { AlarmBoard, type AlarmChange } from './alarms/board.ts';
 import { buzzer } from './alarms/buzzer.ts';
 import { operations as alarmOperations } from './alarms/operations.ts';
-import { everyCaller } from './api/access.ts';
+import { everyCaller, stillHolds } from './api/access.ts';
 import { Api } from './api/api.ts';
 import { ControlSocket } from './api/control-socket.ts';
+import { Events } from './api/events.ts';
 import { type GatewayFigures, healthOf, metricFamilies } from './api/figures.ts';
 import type { Health } from './api/health.ts';
 import { adminRoutes } from './api/routes/admin.ts';
@@ -25,6 +26,7 @@ import { commandRoutes } from './api/routes/commands.ts';
 import { dashboardRoutes } from './api/routes/dashboard.ts';
 import { deviceRoutes } from './api/routes/devices.ts';
 import { enrolmentRoutes } from './api/routes/enrolment.ts';
+import { eventRoutes } from './api/routes/events.ts';
 import { gatewayRoutes } from './api/routes/gateway.ts';
 import { influxdbRoutes } from './api/routes/influxdb.ts';
 import { peopleRoutes } from './api/routes/people.ts';
@@ -634,6 +636,12 @@ async function start(
   onClose('backups', () => backups.close());
 
   let api: Api | undefined;
+  const events = new Events({
+    board,
+    health: () => healthOf(figures()),
+    stillHolds: stillHolds(registry, people),
+    run: randomBytes(4).toString('hex'),
+  });
   const figures = (): GatewayFigures => ({
     version: parts.version,
     gatewayId: config.gatewayId,
@@ -660,6 +668,7 @@ async function start(
     button: button?.stats(),
     tls: certificates.stats(),
     api: api?.stats(),
+    events: events.stats(),
     host: host?.stats(),
     history: history === undefined ? undefined : (history?.stats() ?? null),
     remoteQuery: remoteQuery?.stats(),
@@ -683,6 +692,7 @@ async function start(
       routes: [
         ...alarmRoutes(board),
         ...commandRoutes({ commands, find: telemetry.find, sink, monotonicMs: () => clock.monotonicMs() }),
+        ...eventRoutes(events),
         ...gatewayRoutes(figures),
         ...peopleRoutes(people, audit),
         ...telemetryRoutes(telemetry),

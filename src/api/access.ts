@@ -10,7 +10,8 @@ import type { Registry } from '../registry/registry.ts';
 import type { People } from '../users/people.ts';
 import type { User } from '../users/user.ts';
 import { refusal } from './refusal.ts';
-import type { Answer, Caller, Role, Route } from './route.ts';
+import type { Answer, Caller, Role, Route, RouteRequest } from './route.ts';
+import { sessionCookie } from './session-cookie.ts';
 
 export interface Authenticate {
   /** Whose key this is; undefined for anything else. */
@@ -43,6 +44,21 @@ export function everyCaller(
   return {
     key: (text) => (text.startsWith('gu_') ? userCaller(users.verifyToken(text)) : devices.key(text)),
     session: (cookie) => userCaller(sessions.verify(cookie)),
+  };
+}
+
+/** Whether what a caller was let in with still holds. To ask is no use of it: nobody stays logged in by listening. */
+export function stillHolds(
+  registry: Pick<Registry, 'verifyKey'>,
+  { users, sessions }: Pick<People, 'users' | 'sessions'>,
+): (asked: Pick<RouteRequest, 'caller' | 'headers' | 'isSecure'>) => boolean {
+  return ({ caller, headers, isSecure }) => {
+    if (caller.kind === 'anyone') return true;
+    const key = keyOf(headers);
+    if (key?.startsWith('gu_')) return users.verifyToken(key) !== undefined;
+    if (key !== undefined) return registry.verifyKey(key) !== undefined;
+    const cookie = sessionCookie(headers, isSecure);
+    return cookie !== undefined && sessions.holds(cookie);
   };
 }
 

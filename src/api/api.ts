@@ -5,6 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
+import { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type { Certificates } from '../platform/certificates.ts';
@@ -367,6 +368,8 @@ function refusedContent({ bodyFormat = 'json' }: Route, { headers }: FastifyRequ
 }
 
 async function send(reply: FastifyReply, { status, body, headers = {} }: Answer): Promise<void> {
+  // A stream ends with its connection, also one that nobody reads (HEAD).
+  if (body instanceof Readable) reply.raw.once('close', () => body.destroy());
   for (const [name, value] of Object.entries(headers)) reply.header(name, value);
   await reply.code(status).send(body);
 }

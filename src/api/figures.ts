@@ -28,6 +28,7 @@ import type { MqttSource } from '../sources/mqtt/mqtt-source.ts';
 import type { AuditStats } from '../users/audit.ts';
 import type { SignInStats } from '../users/sign-in.ts';
 import type { ApiStats } from './api.ts';
+import type { EventsStats } from './events.ts';
 import type { Health, HealthReason } from './health.ts';
 import type { Labels, MetricFamily, Sample } from './metrics.ts';
 
@@ -62,6 +63,7 @@ export interface GatewayFigures {
   readonly tls: CertificatesStats;
   /** Undefined where HTTP and HTTPS are switched off, and until it is open. */
   readonly api: ApiStats | undefined;
+  readonly events: EventsStats;
   /** Undefined where host health is switched off. */
   readonly host: HostHealthStats | undefined;
   /** Undefined where history is switched off; null where it could not be opened. */
@@ -508,7 +510,7 @@ function tlsFamilies({ tls }: GatewayFigures): MetricFamily[] {
   ];
 }
 
-function apiFamilies({ api }: GatewayFigures): MetricFamily[] {
+function apiFamilies({ api, events }: GatewayFigures): MetricFamily[] {
   if (!api) return [];
   return [
     counter('http_requests_total', 'Requests, answered in any way.', api.requests),
@@ -519,6 +521,10 @@ function apiFamilies({ api }: GatewayFigures): MetricFamily[] {
     gauge('http_connections', 'Open connections.', api.connections),
     counter('http_displaced_connections_total', 'Closed for want of room.', api.displacedConnections),
     counter('http_failed_handshakes_total', 'TLS that did not come about.', api.failedHandshakes),
+    gauge('http_event_listeners', 'Who hears events.', events.listeners),
+    counter('http_events_total', 'Changes told to who listened.', events.sent),
+    counter('http_event_listeners_refused_total', 'Not let in for want of room.', events.refused),
+    counter('http_event_listeners_cut_total', 'Did not read what they were sent.', events.cut),
   ];
 }
 

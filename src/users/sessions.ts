@@ -135,6 +135,12 @@ export class Sessions {
     return user;
   }
 
+  /** Whether somebody is logged in by it. Does not count as use. */
+  holds(cookie: string): boolean {
+    const session = this.#sessions.get(keyOf(cookie));
+    return session !== undefined && this.#userOf(session) !== undefined;
+  }
+
   /** Logs out. @throws GatewayError `STORE_FAILED`, `DATA_UNWRITABLE`: it has ended, but a restart would bring it back */
   async end(cookie: string): Promise<void> {
     const key = keyOf(cookie);

@@ -16,6 +16,7 @@ const forAnyone = [
   'GET /metrics',
   'GET /ca.crt',
   'GET /api/v1/alarms',
+  'GET /api/v1/events',
   'POST /api/v1/alarms/silence',
   'GET /api/v1/openapi.json',
   'GET /ca.crt',
@@ -31,6 +32,7 @@ const unencrypted = [
   'GET /health',
   'GET /ca.crt',
   'GET /api/v1/alarms',
+  'GET /api/v1/events',
   'POST /api/v1/alarms/silence',
   'GET /api/v1/openapi.json',
   'GET /ca.crt',
@@ -103,7 +105,11 @@ async function outcome(
   sent.end(text);
   const [response] = (await once(sent, 'response')) as [IncomingMessage];
   let body = '';
-  for await (const chunk of response) body += String(chunk);
+  for await (const chunk of response) {
+    body += String(chunk);
+    // They have no end.
+    if (response.headers['content-type'] === 'text/event-stream') break;
+  }
   let code: string | undefined;
   try {
     code = (JSON.parse(body) as { error?: { code?: string } }).error?.code;

@@ -40,10 +40,13 @@ export function ask(
       response.setEncoding('utf8');
       response.on('data', (chunk: string) => {
         text += chunk;
+        // Events have no end.
+        if (response.headers['content-type'] !== 'text/event-stream') return;
+        told();
+        sent.destroy();
       });
-      response.on('end', () =>
-        resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text }),
-      );
+      const told = () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text });
+      response.on('end', told);
     });
     sent.on('error', reject);
     sent.end(body);

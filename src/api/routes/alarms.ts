@@ -60,6 +60,13 @@ function viewOf(alarm: AlarmView) {
   };
 }
 
+/** Every alarm that is not normal, and what they sound like. */
+export function alarmsView(board: Pick<AlarmBoard, 'list' | 'stats'>) {
+  const alarms = board.list().map(viewOf);
+  const { sound, isHushed } = board.stats();
+  return { alarms, count: alarms.length, sound, is_silenced: isHushed };
+}
+
 function answerOf(acknowledged: readonly string[]): Answer {
   const isNothing = acknowledged.length === 0;
   return {
@@ -79,11 +86,7 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       access: 'anyone',
       isPlaintextAllowed: true,
       answers: { 200: { description: 'The alarms, and what they sound like', schema: alarmsSchema } },
-      handle: () => {
-        const alarms = board.list().map(viewOf);
-        const { sound, isHushed } = board.stats();
-        return { status: 200, body: { alarms, count: alarms.length, sound, is_silenced: isHushed } };
-      },
+      handle: () => ({ status: 200, body: alarmsView(board) }),
     }),
     route({
       method: 'POST',
