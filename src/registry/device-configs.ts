@@ -46,12 +46,16 @@ export interface ConfigCarrier {
   settle(device: Device, version: number): Promise<void>;
 }
 
+/** Called before a write that a device brings about; may throw. */
+type Spend = () => void;
+
 const nothing: DeviceConfig = {
   desired: { version: 0, document: {}, updatedMs: 0 },
   reported: { version: 0, document: {}, updatedMs: 0, desiredVersion: 0 },
 };
 
-function checkDocument(document: JsonObject): void {
+/** @throws GatewayError `DEVICE_CONFIG_INVALID`. */
+export function checkDocument(document: JsonObject): void {
   if (isJsonObject(document, documentBounds)) return;
   const { bytesMax, levelsMax } = documentBounds;
   throw new GatewayError(
@@ -119,23 +123,30 @@ export class DeviceConfigs {
   }
 
   /** The device says so itself. Versions that are not the desired one are of no interest any more. */
-  async takenOver(device: Device, version: number): Promise<DeviceConfig> {
+  async takenOver(device: Device, version: number, spend?: Spend): Promise<DeviceConfig> {
     const config = await this.#change(device, (before) => {
       const { desired, reported } = before;
       if (version !== desired.version || version === reported.desiredVersion) return before;
+      spend?.();
       return { ...before, reported: { ...reported, desiredVersion: version } };
     });
     return await this.#settled(device, config);
   }
 
-  /** @throws GatewayError `DEVICE_CONFIG_INVALID`, `STORE_FAILED`. */
-  async report(device: Device, document: JsonObject, desiredVersion?: number): Promise<DeviceConfig> {
+  /** @throws GatewayError `DEVICE_CONFIG_INVALID`, `STORE_FAILED`, and what `spend` throws. */
+  async report(
+    device: Device,
+    document: JsonObject,
+    desiredVersion?: number,
+    spend?: Spend,
+  ): Promise<DeviceConfig> {
     checkDocument(document);
     const config = await this.#change(device, (before) => {
       const { reported } = before;
       const taken = desiredVersion ?? reported.desiredVersion;
       const isNews = reported.version === 0 || !isSame(reported.document, document);
       if (!isNews && taken === reported.desiredVersion) return before;
+      spend?.();
       return { ...before, reported: { ...this.#next(reported, document), desiredVersion: taken } };
     });
     return await this.#settled(device, config);

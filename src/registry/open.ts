@@ -6,6 +6,7 @@ import type { Log } from '../platform/log.ts';
 import type { Store } from '../platform/store.ts';
 import type { Witness } from '../platform/witness.ts';
 import type { RandomBytes } from './api-key.ts';
+import { ChangeBudget } from './change-budget.ts';
 import type { Device } from './device.ts';
 import { DeviceConfigs } from './device-configs.ts';
 import { Enrolment } from './enrolment.ts';
@@ -42,9 +43,12 @@ export async function openRegistry(options: RegistryRoomOptions): Promise<Regist
     presence.forget(deviceId);
     void configs.forget(deviceId);
   });
+  const budget = new ChangeBudget(clock);
+  registry.onRemoved(({ deviceId }) => budget.forget(deviceId));
   const enrolment = await Enrolment.open({ ...options, registry });
   const show = (device: Device) => showDevice(device, presence);
-  const report = (device: Device, said: DeviceReport) => takeReport({ registry, configs }, device, said);
+  const report = (device: Device, said: DeviceReport) =>
+    takeReport({ registry, configs, budget }, device, said);
   let eraseReadings: EraseReadings | undefined;
   const remove = async (ref: string, isWithReadings: boolean) => {
     if (!isWithReadings) return await removeDevice(registry, ref);
@@ -54,7 +58,7 @@ export async function openRegistry(options: RegistryRoomOptions): Promise<Regist
   const eraseBy = (erase: EraseReadings) => {
     eraseReadings = erase;
   };
-  return { registry, presence, enrolment, configs, report, remove, eraseBy, show, showConfig };
+  return { registry, presence, enrolment, configs, budget, report, remove, eraseBy, show, showConfig };
 }
 
 async function removeDevice(
@@ -105,7 +109,8 @@ export async function tookReport(
     await report(device, said);
     return true;
   } catch (error) {
-    if (errorCode(error)?.endsWith('_INVALID')) return false;
+    const code = errorCode(error);
+    if (code?.endsWith('_INVALID') || code === 'FORBIDDEN' || code === 'RATE_LIMITED') return false;
     throw error;
   }
 }

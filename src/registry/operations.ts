@@ -13,6 +13,7 @@ import {
 import { GatewayError } from '../platform/errors.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
 import { shownTime } from '../platform/shown-time.ts';
+import type { ChangeBudget } from './change-budget.ts';
 import type { Device, DeviceFacts } from './device.ts';
 import type { DeviceConfig, DeviceConfigs } from './device-configs.ts';
 import type { Enrolment, EnrolmentToken, Pairing } from './enrolment.ts';
@@ -101,6 +102,8 @@ export interface RegistryParts {
   readonly presence: Presence;
   readonly enrolment: Enrolment;
   readonly configs: DeviceConfigs;
+  /** Of changes that devices bring about. */
+  readonly budget: ChangeBudget;
   readonly report: (device: Device, report: DeviceReport) => Promise<TakenReport>;
   /**
    * Ends a device, by id or number. With its readings it is cut off before they go, so that none come after them, and

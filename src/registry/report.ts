@@ -1,8 +1,9 @@
 // What a device says of itself, over HTTP or in `status/config`: the versions it runs, where it is, what it is set to.
 // Promises: what is no news costs no write, so that a node may say it as often as it likes.
 
-import type { Device } from './device.ts';
-import type { DeviceConfig, DeviceConfigs } from './device-configs.ts';
+import type { ChangeBudget } from './change-budget.ts';
+import { checkFacts, type Device } from './device.ts';
+import { checkDocument, type DeviceConfig, type DeviceConfigs } from './device-configs.ts';
 import type { JsonObject } from './json-object.ts';
 import type { DeviceChanges, Registry } from './registry.ts';
 
@@ -21,19 +22,30 @@ export interface TakenReport {
   readonly isNews: boolean;
 }
 
-/** @throws GatewayError `FORBIDDEN`, `DEVICE_FIELD_INVALID`, `DEVICE_CONFIG_INVALID`, `STORE_FAILED`. */
+export interface ReportParts {
+  readonly registry: Registry;
+  readonly configs: DeviceConfigs;
+  readonly budget: ChangeBudget;
+}
+
+/** @throws GatewayError `FORBIDDEN`, `DEVICE_FIELD_INVALID`, `DEVICE_CONFIG_INVALID`, `RATE_LIMITED`, `STORE_FAILED`. */
 export async function takeReport(
-  { registry, configs }: { readonly registry: Registry; readonly configs: DeviceConfigs },
+  { registry, configs, budget }: ReportParts,
   before: Device,
   { facts, config, desiredVersion }: DeviceReport,
 ): Promise<TakenReport> {
+  // All of it, or none.
+  checkFacts(facts);
+  if (config !== undefined) checkDocument(config);
+  const spend = () => budget.spend(before.deviceId);
   const isNews = Object.entries(facts).some(([name, value]) => before[name as keyof Device] !== value);
+  if (isNews) spend();
   const device = isNews ? await registry.update(before.deviceId, facts, before) : before;
   if (config !== undefined) {
-    return { device, isNews, config: await configs.report(device, config, desiredVersion) };
+    return { device, isNews, config: await configs.report(device, config, desiredVersion, spend) };
   }
-  const taken = desiredVersion === undefined ? configs.of(device) : configs.takenOver(device, desiredVersion);
-  return { device, isNews, config: await taken };
+  if (desiredVersion === undefined) return { device, isNews, config: await configs.of(device) };
+  return { device, isNews, config: await configs.takenOver(device, desiredVersion, spend) };
 }
 
 const names: ReadonlySet<string> = new Set([

@@ -14,7 +14,7 @@ import { type Caller, type Route, route } from '../route.ts';
 const graceSeconds = 3_600;
 
 export function deviceRoutes(
-  { registry, presence, configs, report, show, showConfig }: RegistryParts,
+  { registry, presence, configs, budget, report, show, showConfig }: RegistryParts,
   time: { readonly wallMs: () => number },
 ): Route[] {
   const callerDevice = (caller: Caller): Device => {
@@ -119,6 +119,7 @@ export function deviceRoutes(
       handle: async ({ caller, body }) => {
         const graceMs = (body?.grace_seconds ?? graceSeconds) * 1000;
         const asking = callerDevice(caller);
+        budget.spend(asking.deviceId);
         const { device, apiKey } = await registry.rotate(asking.deviceId, { graceMs, asking });
         return {
           status: 200,
