@@ -64,6 +64,7 @@ test('an alarm is seen and silenced by anyone, and acknowledged with the key of 
     '"actor":"device:bath-probe","action":"alarm.acknowledge","target":"wet/bath-probe"',
   );
   expect(audit).toContain('service:home');
+  expect(audit).toContain('"actor":"anyone@127.0.0.1","action":"alarm.silence","target":"all"');
 
   await gateway.operations.get('devices.revoke')?.({ device_id: 'home' });
   expect(await get('/api/v1/gateway', home)).toMatchObject({ status: 401 });

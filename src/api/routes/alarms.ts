@@ -141,7 +141,8 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       summary: 'Quiet for ten minutes; a new critical alarm is heard all the same',
       access: 'anyone',
       isPlaintextAllowed: true,
-      // Not in the audit log: anyone may ask, again and again, and would push out what else is in it. The board logs it.
+      // Anyone may ask, again and again: the audit log does not let that push out what else is in it.
+      audit: 'alarm.silence',
       answers: {
         200: {
           description: 'How long it is quiet; `until` is null while the date is not known',
@@ -151,7 +152,7 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       handle: (request) => {
         const { forMs, untilMs } = board.silence(actorOf(request));
         const until = untilMs === undefined ? null : new Date(untilMs).toISOString();
-        return { status: 200, body: { for_ms: forMs, until } };
+        return { status: 200, body: { for_ms: forMs, until }, audited: { target: 'all' } };
       },
     }),
   ];
