@@ -520,7 +520,7 @@ async function start(
   const erasures = await Erasures.open({
     journal,
     history: history ?? undefined,
-    remote: target && influxDeleter(target, config.gatewayId, influx.timeoutMs),
+    remote: target && influxDeleter(target, config.gatewayId),
     wallMs,
     random,
     log: stageLog('erasures'),

@@ -202,14 +202,14 @@ export class Retention {
     this.#useless.clear();
     while (blocks.bytes > this.#lowBytes && !this.#isStopping) {
       const outcome = await this.#thinSome();
-      if (outcome === 'thinned') continue;
+      if (outcome === 'thinned' || outcome === 'again') continue;
       // What is being sent comes back, or is gone, in a while: nothing is dropped for that, as long as there is room.
       if (blocks.bytes <= (outcome === 'held' ? maxBytes : this.#highBytes)) return;
       if (!(await this.#dropSome())) return;
     }
   }
 
-  async #thinSome(): Promise<'thinned' | 'held' | 'useless'> {
+  async #thinSome(): Promise<'thinned' | 'again' | 'held' | 'useless'> {
     const { blocks } = this.#options;
     const bytes = (row: RowIndex) => blocks.stats(row).bytes;
     const keptBytes = rowsOf[2].reduce<number>((sum, row) => sum + bytes(row), 0) * keptShare;
@@ -232,9 +232,10 @@ export class Retention {
     row: RowIndex,
     level: Level,
     sourceBytesMax: number,
-  ): Promise<'thinned' | 'held' | 'useless'> {
+  ): Promise<'thinned' | 'again' | 'held' | 'useless'> {
     const { blocks, blockPoints, gzipLevel, strip, erasures } = this.#options;
     const before = erasures();
+    let hasEmptied = false;
     const taken: BlockRef[] = [];
     let result: ThinnedBlock | undefined;
     try {
@@ -254,6 +255,7 @@ export class Retention {
               return stripped;
             }
             await blocks.finish(block);
+            hasEmptied = true;
           }
         },
         onDamaged: async (block) => {
@@ -266,7 +268,8 @@ export class Retention {
         },
       });
       // What was deleted meanwhile may be in it, among what came later.
-      if (result === undefined || erasures() !== before) return 'held';
+      if (erasures() !== before) return 'again';
+      if (result === undefined) return hasEmptied ? 'again' : 'held';
       if (result.body.length > result.sourceBytes * worthwhileShare) return 'useless';
       await blocks.replace(result.sources, level.row, result.header, result.body);
       taken.length = 0;

@@ -22,8 +22,14 @@ export type DeleteOutcome =
 export type Deleter = (deletion: Deletion, signal: AbortSignal) => Promise<DeleteOutcome>;
 
 const reasonCharactersMax = 300;
+/** A deletion of years takes its time, and would begin anew. */
+const deleteTimeoutMs = 600_000;
 
-export function influxDeleter(target: QueryTarget, gatewayId: string, timeoutMs: number): Deleter {
+export function influxDeleter(
+  target: QueryTarget,
+  gatewayId: string,
+  timeoutMs: number = deleteTimeoutMs,
+): Deleter {
   const { org, bucket } = target;
   const path = `/api/v2/delete?${new URLSearchParams({ org, bucket })}`;
   return async ({ deviceId, fromNs, toNs }, signal) => {
