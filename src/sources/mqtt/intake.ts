@@ -361,7 +361,7 @@ export class Intake {
 
   #limitRetained(packet: BrokerPacket, target: PublishTarget): void {
     if (!packet.retain) return;
-    const fits = this.#options.sessions.hasRoomForRetained(packet.topic, packet.payload.length);
+    const fits = this.#options.sessions.retained.hasRoom(packet.topic, packet.payload.length);
     if (mayRetain(target) && fits) return;
     packet.retain = false;
     this.counts.refusedRetained += 1;

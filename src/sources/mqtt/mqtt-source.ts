@@ -199,12 +199,12 @@ export class MqttSource {
 
   /** The device is gone for good: so is what it left to be kept. Its sessions end with its credentials. */
   forget(deviceId: string): void {
-    this.#sessions.forgetRetained(deviceId);
+    this.#sessions.retained.forgetOf(deviceId);
   }
 
   /** The same for devices that were removed while nothing ran here. */
   forgetOthers(isKnown: (deviceId: string) => boolean): void {
-    this.#sessions.forgetRetainedOfOthers(isKnown);
+    this.#sessions.retained.forgetOthers(isKnown);
   }
 
   stats() {

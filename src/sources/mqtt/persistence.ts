@@ -152,7 +152,7 @@ export function brokerPersistence(sessions: Sessions, hooks: PersistenceHooks) {
 }
 
 function* retainedPackets(sessions: Sessions, filters: readonly string[]): Generator<BrokerPacket> {
-  for (const message of sessions.retainedMatching(filters))
+  for (const message of sessions.retained.matching(filters))
     yield { cmd: 'publish', ...packetFields(sessions, message) };
 }
 

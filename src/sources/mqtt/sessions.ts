@@ -1,17 +1,18 @@
-// Sessions, subscriptions, queued and retained messages: the broker's memory, kept in the log so that it
-// survives a power cut. Memory holds everything (it is bounded); the log is read once, at open.
+// Sessions, subscriptions and queued messages: the broker's memory, kept in the log so that it survives a power cut.
+// Memory holds everything (it is bounded); the log is read once, at open.
 //
 // Promises: what an acknowledgement depends on is in the writes that `prepare`, `begin` and `subscribe` hand out or
 // await; what may be repeated after a cut is written lazily. A damaged record is dropped and counted.
 // It does not decide who may do what, and it does not deliver.
 //
 // mqtt/session/{n}  mqtt/sub/{n}/{filter}  mqtt/queue/{n}/{seq}  mqtt/out/{n}/{seq}  mqtt/incoming/{n}/{packet id}
-// mqtt/retained/{topic}; n and seq in base 36. `out` is the QoS 2 state of a queued message.
+// n and seq in base 36; `out` is the QoS 2 state of a queued message. retained-messages.ts and wills.ts have the rest.
 
 import { matchesFilter } from '../../model/topic.ts';
 import type { Clock } from '../../platform/clock.ts';
-import { type Account, homeAssistantPrefix, isSameAccount } from './access.ts';
+import { type Account, isSameAccount } from './access.ts';
 import type { MqttLimits } from './limits.ts';
+import { RetainedMessages } from './retained-messages.ts';
 import type { LogWrite, SessionLog } from './session-log.ts';
 import { type Share, SharedSubscriptions, sharedMessage } from './shared-subscriptions.ts';
 import {
@@ -99,10 +100,9 @@ export class Sessions {
   readonly #clock: Clock;
   readonly #limits: MqttLimits;
   readonly #sessions = new Map<string, Session>();
-  readonly #retained = new Map<string, StoredMessage>();
-  readonly #retainedByOwner = new Map<string, number>();
   readonly #prepared = new WeakMap<Buffer, Prepared>();
   readonly #matches = new Map<string, readonly Match[]>();
+  readonly retained: RetainedMessages;
   readonly shared = new SharedSubscriptions(() => this.#sessions.values());
   #nextNumber = 1;
   #nextSeq = 1;
@@ -113,13 +113,13 @@ export class Sessions {
     droppedQueued: 0,
     evictedSessions: 0,
     expiredSessions: 0,
-    unkeptRetained: 0,
   };
 
   private constructor(options: SessionsOptions) {
     this.#log = options.log;
     this.#clock = options.clock;
     this.#limits = options.limits;
+    this.retained = new RetainedMessages(options);
   }
 
   static async open(options: SessionsOptions): Promise<Sessions> {
@@ -138,7 +138,7 @@ export class Sessions {
       sessions: this.#sessions.size,
       queuedMessages: this.#queueMessages,
       queuedBytes: this.#queueBytes,
-      retained: this.#retained.size,
+      ...this.retained.stats(),
     };
   }
 
@@ -216,23 +216,6 @@ export class Sessions {
   endStrangers(accountOf: (deviceId: string) => Account | undefined): void {
     for (const session of this.#sessions.values()) {
       if (!isSameAccount(session, accountOf(session.account))) this.#log.writeLazily(this.#forget(session));
-    }
-  }
-
-  /** Forgets what a device left to be kept below its own topics. */
-  forgetRetained(deviceId: string): void {
-    for (const topic of this.#retained.keys()) {
-      if (ownerOf(topic) !== deviceId) continue;
-      this.#retained.delete(topic);
-      this.#countRetained(deviceId, -1);
-      this.#log.writeLazily([{ key: `mqtt/retained/${topic}`, value: undefined }]);
-    }
-  }
-
-  /** The same for all devices that are not known any more. */
-  forgetRetainedOfOthers(isKnown: (deviceId: string) => boolean): void {
-    for (const owner of [...this.#retainedByOwner.keys()]) {
-      if (owner !== homeAssistantPrefix && !isKnown(owner)) this.forgetRetained(owner);
     }
   }
 
@@ -347,10 +330,9 @@ export class Sessions {
       if (entry !== undefined) prepared.writes.push(entry.write);
     }
     if (publish.retain) {
-      const { topic, payload, qos, retain, properties } = publish;
-      const retained = { topic, payload, qos, retain, properties, messageExpiry };
-      prepared.retained = this.#keepRetained(retained);
-      if (prepared.retained) prepared.writes.push(retainedWrite(retained));
+      const message = storedMessage({ ...publish, messageExpiry }, true);
+      prepared.retained = this.retained.keep(message);
+      if (prepared.retained) prepared.writes.push(this.retained.writeOf(message));
     }
     this.#prepared.set(publish.payload, prepared);
     return prepared;
@@ -419,33 +401,9 @@ export class Sessions {
   /** Retains a publish that the broker is delivering; most were prepared. */
   retain(publish: Publish): void {
     if (this.#prepared.get(publish.payload)?.retained === true) return;
-    const retained = { ...publish, messageExpiry: this.expiryOf(publish) };
-    if (!this.#keepRetained(retained)) return;
-    this.#log.writeLazily([retainedWrite(retained)]);
-  }
-
-  /** Whether a retained message of this size may be kept for the owner of its topic. */
-  hasRoomForRetained(topic: string, bytes: number): boolean {
-    const limits = this.#limits;
-    if (bytes === 0 || this.#retained.has(topic)) return bytes <= limits.retainedBytes;
-    if (bytes > limits.retainedBytes || this.#retained.size >= limits.retained) return false;
-    const owner = ownerOf(topic);
-    if (owner === undefined) return true;
-    const most = owner === homeAssistantPrefix ? limits.retainedHomeAssistant : limits.retainedPerDevice;
-    return (this.#retainedByOwner.get(owner) ?? 0) < most;
-  }
-
-  *retainedMatching(filters: readonly string[]): Generator<StoredMessage> {
-    for (const filter of filters) {
-      if (!filter.includes('+') && !filter.includes('#')) {
-        const message = this.#retained.get(filter);
-        if (message !== undefined) yield message;
-        continue;
-      }
-      for (const message of this.#retained.values()) {
-        if (matchesFilter(filter, message.topic)) yield message;
-      }
-    }
+    const message = storedMessage({ ...publish, messageExpiry: this.expiryOf(publish) }, true);
+    if (!this.retained.keep(message)) return;
+    this.#log.writeLazily([this.retained.writeOf(message)]);
   }
 
   /** Gives a message its packet id; what is returned must be durable before it is sent with it. */
@@ -615,25 +573,6 @@ export class Sessions {
     this.#log.writeLazily(writes);
   }
 
-  #keepRetained(publish: Publish): boolean {
-    const { topic } = publish;
-    const owner = ownerOf(topic);
-    const known = this.#retained.has(topic);
-    if (publish.payload.length === 0) {
-      if (!this.#retained.delete(topic)) return false;
-      this.#countRetained(owner, -1);
-      return true;
-    }
-    if (!known && this.#retained.size >= this.#limits.retained) {
-      this.counts.unkeptRetained += 1;
-      return false;
-    }
-    const message = storedMessage(publish, true);
-    this.#retained.set(topic, { ...message, payload: Buffer.from(message.payload) });
-    if (!known) this.#countRetained(owner, 1);
-    return true;
-  }
-
   /**
    * [MQTT 5, 3.3.2.3.3]: the lifetime goes on while the message waits. Kept on the log's running time; the broker counts
    * it by the wall clock, for one step at a time: a clock that jumps must not make a message expire.
@@ -655,13 +594,6 @@ export class Sessions {
   /** Undefined for a message that does not expire. */
   remainingMs({ messageExpiry }: StoredMessage): number | undefined {
     return messageExpiry === undefined ? undefined : messageExpiry - this.#log.runningMs;
-  }
-
-  #countRetained(owner: string | undefined, change: number): void {
-    if (owner === undefined) return;
-    const count = (this.#retainedByOwner.get(owner) ?? 0) + change;
-    if (count > 0) this.#retainedByOwner.set(owner, count);
-    else this.#retainedByOwner.delete(owner);
   }
 
   async #restore(): Promise<void> {
@@ -710,7 +642,7 @@ export class Sessions {
   #restoreEntry(parts: readonly string[], value: Buffer, session: Session | undefined): boolean {
     switch (parts[1]) {
       case 'retained':
-        return this.#restoreRetained(parts.slice(2).join('/'), value);
+        return this.retained.restore(parts.slice(2).join('/'), value);
       case 'will':
         // wills.ts reads it.
         return true;
@@ -729,14 +661,6 @@ export class Sessions {
       default:
         return false;
     }
-  }
-
-  #restoreRetained(topic: string, value: Buffer): boolean {
-    const message = decodeStoredMessage(value);
-    if (message === undefined || message.topic !== topic) return false;
-    this.#retained.set(topic, message);
-    this.#countRetained(ownerOf(topic), 1);
-    return true;
   }
 
   #restoreQueued(session: Session, seq: number, value: Buffer): boolean {
@@ -774,12 +698,6 @@ function outWrite(session: Session, queued: QueuedMessage): LogWrite {
   return { key: outKey(session, queued), value };
 }
 
-function retainedWrite(publish: Publish): LogWrite {
-  const key = `mqtt/retained/${publish.topic}`;
-  if (publish.payload.length === 0) return { key, value: undefined };
-  return { key, value: encodeStoredMessage(storedMessage(publish, true)) };
-}
-
 /** QoS 0 is not queued. */
 function queueable(wanted: Wanted | undefined): Wanted | undefined {
   return wanted === undefined || wanted.qos === 0 ? undefined : wanted;
@@ -812,12 +730,6 @@ function sameSubscription(a: Subscription, b: Subscription): boolean {
     a.nl === b.nl &&
     a.subscriptionIdentifier === b.subscriptionIdentifier
   );
-}
-
-/** `{root}/devices/{id}/…` → id. Home Assistant's topics count as one, under a name that no device can have. */
-function ownerOf(topic: string): string | undefined {
-  if (topic.startsWith(homeAssistantPrefix)) return homeAssistantPrefix;
-  return /(?:^|\/)devices\/([^/]+)\//.exec(topic)?.[1];
 }
 
 function restoreRank(parts: readonly string[]): number {
