@@ -724,7 +724,7 @@ async function start(
     ...deviceOperations(devices),
     ...pairingOperations(enrolment),
     ...alarmOperations(board),
-    ...commandOperations(commands),
+    ...commandOperations(commands, (text) => registry.find(text)),
     ...letterOperations({ journal, replay: (letter) => ingest.replay(letter) }),
     ...fieldTypeOperations(ingest),
     ...journalOperations(journal),

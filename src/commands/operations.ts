@@ -33,12 +33,24 @@ function expiryIn({ expires_in_ms: given }: Args): number | null | undefined {
   throw invalid('expires_in_ms', 'a number of milliseconds, or null for never');
 }
 
-/** `commands.send`, `commands.list`, `commands.show`, `commands.cancel`. */
-export function operations(commands: Commands): Operations {
+/**
+ * `commands.send`, `commands.list`, `commands.show`, `commands.cancel`.
+ * @param find By device id or number.
+ */
+export function operations(
+  commands: Commands,
+  find: (text: string) => { readonly deviceId: string } | undefined,
+): Operations {
+  const deviceIn = (args: Args): string => {
+    const given = text(args, 'device_id');
+    const device = find(given);
+    if (device !== undefined) return device.deviceId;
+    throw new GatewayError('DEVICE_UNKNOWN', `there is no device ${JSON.stringify(given.slice(0, 80))}`);
+  };
   const send: Operation = async (args) => {
     const expiresInMs = expiryIn(args);
     const command = await commands.submit({
-      deviceId: text(args, 'device_id'),
+      deviceId: deviceIn(args),
       kind: text(args, 'kind'),
       payload: payloadIn(args),
       actor: args.by === undefined ? 'operator' : text(args, 'by'),
@@ -48,17 +60,17 @@ export function operations(commands: Commands): Operations {
     return commands.show(command);
   };
   const list: Operation = async (args) => {
-    const shown = commands.list(text(args, 'device_id')).map((command) => commands.show(command));
+    const shown = commands.list(deviceIn(args)).map((command) => commands.show(command));
     return { count: shown.length, commands: shown };
   };
   const show: Operation = async (args) => {
-    const command = commands.find(text(args, 'device_id'), text(args, 'command_id'));
+    const command = commands.find(deviceIn(args), text(args, 'command_id'));
     if (command !== undefined) return commands.show(command);
     throw new GatewayError('COMMAND_UNKNOWN', `device ${args.device_id} has no such command`);
   };
   const cancel: Operation = async (args) => {
     const by = args.by === undefined ? 'operator' : text(args, 'by');
-    return commands.show(await commands.cancel(text(args, 'device_id'), text(args, 'command_id'), by));
+    return commands.show(await commands.cancel(deviceIn(args), text(args, 'command_id'), by));
   };
   return new Map([
     ['commands.send', send],

@@ -314,13 +314,17 @@ test('an answer that is taken again because the disk failed answers the same com
   expect(house.state(first)).toBe('acknowledged');
 });
 
-test('answers that come too late, or to nothing, change nothing and are counted', async () => {
+test('answers that come too late, twice, or to nothing, change nothing and are counted', async () => {
   const house = await House.open();
   house.line.wake('valve');
   const command = await house.send({ kind: 'open' });
   await house.commands.cancel('valve', command.id, 'anna');
   await house.acknowledge('open', { id: command.id });
   await house.acknowledge('open', { id: 'nobody' });
+  const done = await house.send({ kind: 'open' });
+  await house.acknowledge('open', { id: done.id });
+  await house.acknowledge('open', { id: done.id, status: 'failed' });
+  expect(house.state(done)).toBe('acknowledged');
   const other = await house.send({ kind: 'open' });
   await house.acknowledge('close', { id: other.id });
   await house.acknowledge('open', { id: other.id }, 'siren');

@@ -48,6 +48,14 @@ test('a command reaches its device, its answer is seen, and both are in the hist
   await until(async () => (await show(gateway, sent)).state === 'acknowledged');
   expect(await show(gateway, sent)).toMatchObject({ message: 'shut', actor: 'anna', attempts: 1 });
   expect(got).toEqual(['close']);
+  // By the registry's number as well.
+  expect(await ask(gateway, 'commands.list', { device_id: '1' })).toMatchObject({
+    count: 1,
+    commands: [{ device_id: 'valve' }],
+  });
+  await expect(ask(gateway, 'commands.list', { device_id: 'vlave' })).rejects.toMatchObject({
+    code: 'DEVICE_UNKNOWN',
+  });
   expect(gateway.figures().commands).toMatchObject({ submitted: 1, acknowledged: 1, pending: 0 });
   await until(async () => {
     const latest = (await ask(gateway, 'history.latest', { device_id: 'valve' })) as object;
