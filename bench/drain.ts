@@ -55,9 +55,9 @@ async function drainGateway(): Promise<number> {
 
 async function acceptedPoints(gateway: Gateway): Promise<number> {
   const status = (await gateway.operate('gateway.status')) as {
-    figures: { forwarder: { acceptedPoints: number } };
+    figures: { forwarder: { accepted_points: number } };
   };
-  return status.figures.forwarder.acceptedPoints;
+  return status.figures.forwarder.accepted_points;
 }
 
 /** Points a second between the first and the last tenth: neither the wait for a retry nor a tail counts. */

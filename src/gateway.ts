@@ -79,6 +79,7 @@ import { Led } from './platform/led.ts';
 import { LevelStore } from './platform/level-store.ts';
 import type { Log } from './platform/log.ts';
 import type { Operation, Operations } from './platform/operations.ts';
+import { snakeCased } from './platform/outside-names.ts';
 import { copyToMemory, isWritable, readOnlyDisk } from './platform/stand-in.ts';
 import type { Store } from './platform/store.ts';
 import { type ClockStep, type ClockVerdict, TimeBase } from './platform/time-base.ts';
@@ -604,7 +605,8 @@ async function start(
   registry.onRemoved(({ deviceId }) => mqtt.forget(deviceId));
   mqtt.forgetOthers((deviceId) => registry.isKnown(deviceId));
   board.onChange(() => {
-    const alarms = Buffer.from(JSON.stringify({ alarms: board.list() }));
+    const { alarms: shown, count } = board.shown();
+    const alarms = Buffer.from(JSON.stringify({ alarms: shown, count }));
     void mqtt
       .publish(`${config.topicRoot}/gateway/alarms`, alarms, { qos: 1, retain: true })
       .catch(() => undefined);
@@ -719,7 +721,11 @@ async function start(
   }
   const ports: GatewayPorts = { ...mqtt.ports, http: api?.port, https: api?.tlsPort };
 
-  const status: Operation = async () => ({ health: healthOf(figures()), ports, figures: figures() });
+  const status: Operation = async () => ({
+    health: healthOf(figures()),
+    ports,
+    figures: snakeCased(figures()),
+  });
   const plainOperations: Operations = new Map([
     ...deviceOperations(devices),
     ...pairingOperations(enrolment),

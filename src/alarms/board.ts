@@ -22,6 +22,7 @@ import {
   withAcknowledgement,
   withCondition,
 } from './state.ts';
+import { type ShownAlarm, showAlarm } from './view.ts';
 
 export type AlarmVerb = 'raised' | 'cleared' | 'acknowledged' | 'restored' | 'evicted';
 
@@ -52,6 +53,14 @@ export interface AlarmView {
   /** Milliseconds ago; where the date is not known, and the machine has been running since. */
   readonly raisedAgoMs?: number;
   readonly raisedCount: number;
+}
+
+/** Every alarm that is not normal, the most important first, and what they sound like. */
+export interface ShownAlarms {
+  readonly alarms: readonly ShownAlarm[];
+  readonly count: number;
+  readonly sound: Sound;
+  readonly is_silenced: boolean;
 }
 
 /** What is known of the time; `platform/time-base.ts`. */
@@ -252,6 +261,12 @@ export class AlarmBoard {
         ...this.#raisedView(facts, now),
         raisedCount: facts.raisedCount,
       }));
+  }
+
+  /** As everybody outside sees it. */
+  shown(): ShownAlarms {
+    const alarms = this.list().map(showAlarm);
+    return { alarms, count: alarms.length, sound: this.#sound, is_silenced: this.#isHushed() };
   }
 
   /** Called after the sound, in the same turn. Returns what ends it. */

@@ -8,7 +8,7 @@ const bounds = { max: 256 };
 
 /** `alarms.list {}`, `alarms.acknowledge {id?, by?}`, `alarms.silence {by?}`. */
 export function operations(board: AlarmBoard): Operations {
-  const list: Operation = async () => ({ alarms: board.list() });
+  const list: Operation = async () => board.shown();
   const acknowledge: Operation = async (args) => ({
     acknowledged: await board.acknowledge(
       optionalText(args, 'id', bounds),

@@ -10,7 +10,6 @@ import { isLoopback } from './access.ts';
 import { answerHealth, type Health } from './health.ts';
 import { refusal } from './refusal.ts';
 import type { Answer, RouteRequest } from './route.ts';
-import { alarmsView } from './routes/alarms.ts';
 
 const defaults = {
   listenersMax: 32,
@@ -34,7 +33,7 @@ const retryMs = 3_000;
 type Asked = Pick<RouteRequest, 'caller' | 'headers' | 'isSecure' | 'address'>;
 
 export interface EventsOptions extends Partial<typeof defaults> {
-  readonly board: Pick<AlarmBoard, 'list' | 'stats' | 'onChange'>;
+  readonly board: Pick<AlarmBoard, 'shown' | 'onChange'>;
   readonly health: () => Health;
   /** Whether what a listener was let in with still holds. */
   readonly stillHolds: (asked: Asked) => boolean;
@@ -85,7 +84,7 @@ export class Events {
     this.#options = { ...defaults, ...options };
     const { board, health } = options;
     this.#kept = new Map<string, Kept>([
-      ['alarms', { read: () => alarmsView(board), text: '', essence: '' }],
+      ['alarms', { read: () => board.shown(), text: '', essence: '' }],
       ['health', { read: () => answerHealth(health()).body, text: '', essence: '' }],
     ]);
   }

@@ -4,6 +4,7 @@
 import { type PointClass, pointClasses } from '../model/point.ts';
 import { GatewayError } from '../platform/errors.ts';
 import type { Operation, Operations } from '../platform/operations.ts';
+import { snakeCased } from '../platform/outside-names.ts';
 import type { Journal } from './journal.ts';
 
 function classesIn(value: unknown): readonly PointClass[] | undefined {
@@ -16,7 +17,7 @@ function classesIn(value: unknown): readonly PointClass[] | undefined {
 /** `journal.stat`, and `journal.read`, which answers a page of lines and where to go on. */
 export function journalOperations(journal: Pick<Journal, 'stats' | 'read'>): Operations {
   const table: Readonly<Record<string, Operation>> = {
-    'journal.stat': async () => journal.stats(),
+    'journal.stat': async () => snakeCased(journal.stats()),
     'journal.read': async ({ after, class: of }) => {
       if (after !== undefined && typeof after !== 'string') {
         throw new GatewayError('ARGUMENT_INVALID', 'after: expected text');

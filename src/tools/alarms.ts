@@ -1,5 +1,6 @@
 // `iotflow alarms …`: what sounds, and how to quiet it. Only a running gateway has alarms.
 
+import type { ShownAlarm } from '../alarms/view.ts';
 import { answer, type Call, type Command, configOption, formatTable, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';
 import { callOperation } from './operator.ts';
@@ -15,21 +16,10 @@ async function call(
   return await callOperation(requireConfig(given).config, operation, args);
 }
 
-interface ShownAlarm {
-  readonly id: string;
-  readonly state: string;
-  readonly priority: string;
-  readonly message: string;
-  readonly raisedMs?: number;
-  readonly isRaisedUncertain?: boolean;
-  readonly raisedAgoMs?: number;
-}
-
-function sinceOf({ raisedMs, isRaisedUncertain, raisedAgoMs }: ShownAlarm): string {
-  if (raisedMs !== undefined)
-    return `${new Date(raisedMs).toISOString()}${isRaisedUncertain ? ' at the latest' : ''}`;
-  if (raisedAgoMs === undefined) return 'date unknown';
-  return `${Math.round(raisedAgoMs / 60_000)} min ago`;
+function sinceOf({ raised_at, is_raised_uncertain, raised_ago_ms }: ShownAlarm): string {
+  if (raised_at !== null) return `${raised_at}${is_raised_uncertain ? ' at the latest' : ''}`;
+  if (raised_ago_ms === undefined) return 'date unknown';
+  return `${Math.round(raised_ago_ms / 60_000)} min ago`;
 }
 
 const listCommand: Command = {

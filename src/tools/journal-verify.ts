@@ -10,6 +10,7 @@ import type { JournalStats } from '../journal/journal.ts';
 import { type Scan, scanSegment } from '../journal/segment.ts';
 import { LineProtocolError, parseStored } from '../model/line-protocol.ts';
 import { errorCode } from '../platform/errors.ts';
+import { camelCased } from '../platform/outside-names.ts';
 import type { CallOperation } from './operator.ts';
 
 export interface Damage {
@@ -107,7 +108,7 @@ export async function verifyLines(
     onRead(page.lines.length);
     after = page.next ?? undefined;
   } while (after !== undefined);
-  const stats = (await call('journal.stat', {})) as JournalStats;
+  const stats = camelCased(await call('journal.stat', {})) as JournalStats;
   return { lines, damage: [...damage, ...reported(stats)] };
 }
 

@@ -7,6 +7,7 @@ import type { JournalStats } from '../journal/journal.ts';
 import { journalOperations } from '../journal/operations.ts';
 import { pointClasses } from '../model/point.ts';
 import { GatewayError } from '../platform/errors.ts';
+import { camelCased } from '../platform/outside-names.ts';
 import { answer, type Call, type Command, configOption, formatTable, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';
 import { type Damage, verifyLines, verifyRing } from './journal-verify.ts';
@@ -35,7 +36,8 @@ const statCommand: Command = {
   summary: 'Show what waits in the journal, what was dropped and what is damaged',
   options: { config: configOption, json: jsonOption },
   run: async (given) => {
-    const stats = (await use(given, (call) => call('journal.stat', {}))) as JournalStats;
+    const result = await use(given, (call) => call('journal.stat', {}));
+    const stats = camelCased(result) as JournalStats;
     const { ring, quarantined, deadLetters } = stats;
     const rows = pointClasses.map((name) => [
       name,
@@ -52,7 +54,7 @@ const statCommand: Command = {
       `damaged: ${quarantined.segments} regions of the ring, ${stats.lostBlocks} blocks; ` +
         `${quarantined.points + stats.lostBlockPoints} points lost`,
     ].join('\n');
-    answer(given, stats, text);
+    answer(given, result, text);
     return 0;
   },
 };

@@ -1,5 +1,6 @@
 // `iotflow status`: how the running gateway is, in a few lines; every figure of it is in --json.
 
+import { camelCased } from '../platform/outside-names.ts';
 import { answer, type Command, configOption, jsonOption } from './command.ts';
 import { requireConfig } from './configuration.ts';
 import { callOperation } from './operator.ts';
@@ -90,7 +91,7 @@ export const statusCommand: Command = {
   details: 'Exit code 1 when the gateway fails its task. With --json every figure it has.',
   run: async (call) => {
     const result = await callOperation(requireConfig(call).config, 'gateway.status', {});
-    answer(call, result, textOf(result as Shown));
+    answer(call, result, textOf(camelCased(result) as Shown));
     const { health } = (result ?? {}) as { health?: { ok?: unknown } };
     return health?.ok === false ? 1 : 0;
   },

@@ -231,7 +231,13 @@ test('an operator lists, acknowledges and silences by name', async () => {
   const known = operations(board);
   expect([...known.keys()]).toEqual(['alarms.list', 'alarms.acknowledge', 'alarms.silence']);
   expect(await known.get('alarms.list')!({})).toMatchObject({
-    alarms: [{ id: 'wet/sink' }, { id: 'wet/bath' }],
+    alarms: [
+      { id: 'wet/sink', device_id: 'sink', raised_count: 1, raised_at: expect.stringMatching(/Z$/) },
+      { id: 'wet/bath' },
+    ],
+    count: 2,
+    sound: 'critical',
+    is_silenced: false,
   });
   expect(await known.get('alarms.acknowledge')!({ id: 'wet/sink' })).toEqual({ acknowledged: ['wet/sink'] });
   expect(await known.get('alarms.silence')!({})).toHaveProperty('until');

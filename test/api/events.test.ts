@@ -147,10 +147,9 @@ describe('listeners', () => {
   function house(options: Partial<EventsOptions> = {}) {
     let health: Health = { ok: true, reasons: [] };
     const board = {
-      list: () => [],
-      stats: () => ({ sound: 'off', isHushed: false }),
+      shown: () => ({ alarms: [], count: 0, sound: 'off', is_silenced: false }) as const,
       onChange: () => () => undefined,
-    } as unknown as EventsOptions['board'];
+    };
     const events = new Events({
       board,
       health: () => health,

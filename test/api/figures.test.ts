@@ -72,3 +72,19 @@ test('a store that was mended is named, with what it held and where the copy is,
   );
   expect(family?.samples).toContainEqual({ labels: { store: 'state' }, value: 3 });
 });
+
+test('what commands are answered in JSON has names in snake_case throughout', async () => {
+  const gateway = await openGateway(tempFolder());
+  const answers = await Promise.all(
+    ['gateway.status', 'journal.stat', 'alarms.list', 'tls.show'].map((name) =>
+      gateway.operations.get(name)?.({}),
+    ),
+  );
+  const names = new Set<string>();
+  JSON.stringify(answers, (name, value: unknown) => {
+    names.add(name);
+    return value;
+  });
+  expect(names.size).toBeGreaterThan(150);
+  expect([...names].filter((name) => /[A-Z]/.test(name))).toEqual([]);
+});

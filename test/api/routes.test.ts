@@ -300,7 +300,7 @@ describe('every route the gateway has', () => {
     list: () => [],
     acknowledge: async () => [],
     silence: () => ({ forMs: 1, untilMs: undefined }),
-    stats: () => ({ sound: 'off', isHushed: false }),
+    shown: () => ({ alarms: [], count: 0, sound: 'off', is_silenced: false }),
   } as unknown as Parameters<typeof alarmRoutes>[0];
   const figures = () => {
     throw new GatewayError('FIGURES_BUSY', 'none in this test');

@@ -5,6 +5,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type Child, runCommand, startChild, waitFor } from '../../bench/children.ts';
+import { camelCased } from '../../src/platform/outside-names.ts';
 
 export interface GatewaySettings {
   readonly dataDir: string;
@@ -110,7 +111,7 @@ export async function gatewayReady(child: Child, { dataDir }: GatewaySettings): 
     port,
     child,
     operate,
-    figures: async () => ((await operate('gateway.status')) as { figures: Figures }).figures,
+    figures: async () => (camelCased(await operate('gateway.status')) as { figures: Figures }).figures,
   };
 }
 

@@ -372,7 +372,7 @@ describe('alarms and status', () => {
       state: 'unacknowledged',
       priority: 'critical',
       message: 'Water at kitchen',
-      raisedMs: Date.UTC(2026, 0, 1),
+      raised_at: '2026-01-01T00:00:00.000Z',
     };
     let ok = true;
     await runningGateway(dataDir, {
@@ -435,11 +435,11 @@ test('status says in a few lines how the gateway is, and in JSON everything', as
     ports: { mqtt: 1883 },
     figures: {
       version: '1.2.3',
-      gatewayId: 'casa',
-      uptimeMs: 7_200_000,
-      journal: { undated: { alarm: 0, telemetry: 3 }, deadLetters: { letters: 2 }, appends: 77 },
-      forwarder: { state: 'retrying', pending: { fresh: 40, backlog: 2 }, acceptedPoints: 9 },
-      time: { isKnown: false },
+      gateway_id: 'casa',
+      uptime_ms: 7_200_000,
+      journal: { undated: { alarm: 0, telemetry: 3 }, dead_letters: { letters: 2 }, appends: 77 },
+      forwarder: { state: 'retrying', pending: { fresh: 40, backlog: 2 }, accepted_points: 9 },
+      time: { is_known: false },
     },
   };
   await runningGateway(dataDir, { 'gateway.status': async () => result });

@@ -47,7 +47,7 @@ test('what waits is shown and exported the same beside a stopped gateway and a r
   ]);
   expect(later.out).toBe('');
   const stat = await iotflow(['journal', 'stat', '--json', '--config', config]);
-  expect(JSON.parse(stat.out)).toMatchObject({ ring: { points: { telemetry: 51 } }, lostBlocks: 0 });
+  expect(JSON.parse(stat.out)).toMatchObject({ ring: { points: { telemetry: 51 } }, lost_blocks: 0 });
 
   await openGateway(folder);
   const running = await iotflow(['journal', 'export', '--device', 'd', '--config', config]);

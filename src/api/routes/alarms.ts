@@ -3,7 +3,7 @@
 // say "I know", so it needs somebody: the device of the alarm, a service account as over MQTT, or a user.
 
 import * as v from 'valibot';
-import type { AlarmBoard, AlarmView } from '../../alarms/board.ts';
+import type { AlarmBoard } from '../../alarms/board.ts';
 import { refusal } from '../refusal.ts';
 import { type Answer, actorOf, type Role, type Route, route } from '../route.ts';
 
@@ -43,30 +43,6 @@ const silencedSchema = v.strictObject({ for_ms: count, until: v.nullable(time) }
 
 const acknowledgers: readonly Role[] = ['device', 'service', 'viewer', 'admin'];
 
-function viewOf(alarm: AlarmView) {
-  const { raisedMs, isRaisedUncertain, raisedAgoMs } = alarm;
-  return {
-    id: alarm.id,
-    state: alarm.state,
-    priority: alarm.priority,
-    device_id: alarm.deviceId,
-    message: alarm.message,
-    active: alarm.active,
-    acknowledged: alarm.acknowledged,
-    raised_at: raisedMs === undefined ? null : new Date(raisedMs).toISOString(),
-    ...(isRaisedUncertain && { is_raised_uncertain: true }),
-    ...(raisedAgoMs !== undefined && { raised_ago_ms: raisedAgoMs }),
-    raised_count: alarm.raisedCount,
-  };
-}
-
-/** Every alarm that is not normal, and what they sound like. */
-export function alarmsView(board: Pick<AlarmBoard, 'list' | 'stats'>) {
-  const alarms = board.list().map(viewOf);
-  const { sound, isHushed } = board.stats();
-  return { alarms, count: alarms.length, sound, is_silenced: isHushed };
-}
-
 function answerOf(acknowledged: readonly string[]): Answer {
   const isNothing = acknowledged.length === 0;
   return {
@@ -76,7 +52,7 @@ function answerOf(acknowledged: readonly string[]): Answer {
   };
 }
 
-export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'silence' | 'stats'>): Route[] {
+export function alarmRoutes(board: Pick<AlarmBoard, 'shown' | 'list' | 'acknowledge' | 'silence'>): Route[] {
   return [
     route({
       method: 'GET',
@@ -86,7 +62,7 @@ export function alarmRoutes(board: Pick<AlarmBoard, 'list' | 'acknowledge' | 'si
       access: 'anyone',
       isPlaintextAllowed: true,
       answers: { 200: { description: 'The alarms, and what they sound like', schema: alarmsSchema } },
-      handle: () => ({ status: 200, body: alarmsView(board) }),
+      handle: () => ({ status: 200, body: board.shown() }),
     }),
     route({
       method: 'POST',

@@ -3,6 +3,7 @@
 
 import type { Config } from '../../config/schema.ts';
 import { errorCode, GatewayError } from '../../platform/errors.ts';
+import { camelCased } from '../../platform/outside-names.ts';
 import { callOperation } from '../operator.ts';
 import { type Check, type Finding, fail, ok, skipped, warn } from './check.ts';
 
@@ -39,7 +40,8 @@ export type AskedGateway = RunningGateway | 'none' | GatewayError;
 export async function askGateway(config: Config, timeoutMs: number): Promise<AskedGateway> {
   try {
     const options = { answerTimeoutMs: timeoutMs };
-    return (await callOperation(config, 'gateway.status', {}, undefined, options)) as RunningGateway;
+    const answer = await callOperation(config, 'gateway.status', {}, undefined, options);
+    return camelCased(answer) as RunningGateway;
   } catch (error) {
     if (errorCode(error) === 'GATEWAY_NOT_RUNNING') return 'none';
     if (error instanceof GatewayError) return error;
