@@ -748,7 +748,8 @@ const stalledBytes = 1024 * 1024;
  * reason of a gateway that is fine.
  */
 export function healthOf(figures: GatewayFigures): Health {
-  const { journal, wear, forwarder, alarms, buzzer, button, registry, time, history, people } = figures;
+  const { journal, wear, forwarder, alarms, buzzer, button, registry, time, history, people, erasures } =
+    figures;
   const failing: HealthReason[] = [];
   const worth: HealthReason[] = [];
   if (journal.isRefusing && journal.trouble !== undefined) {
@@ -832,6 +833,12 @@ export function healthOf(figures: GatewayFigures): Health {
   if (history === null || history?.paused !== undefined) {
     const why = history?.paused === 'disk-full' ? 'the disk is nearly full' : 'the disk fails it';
     worth.push({ code: 'HISTORY_PAUSED', message: `Recent readings are not kept for queries: ${why}.` });
+  }
+  if (erasures.blocked !== undefined) {
+    worth.push({
+      code: 'ERASURE_BLOCKED',
+      message: `Deleted readings are still in InfluxDB, which does not delete them: ${erasures.blocked}`,
+    });
   }
   if (wear.measuredMs >= wearMeasuredMsMin && (wear.lifeYears ?? Infinity) < cardYearsMin) {
     worth.push({

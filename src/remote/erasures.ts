@@ -83,6 +83,8 @@ export interface ErasuresStats {
   readonly waiting: number;
   readonly refused: number;
   readonly done: number;
+  /** What InfluxDB says that a person has to mend. */
+  readonly blocked: string | undefined;
 }
 
 export class Erasures {
@@ -95,6 +97,7 @@ export class Erasures {
   #running: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #failures = 0;
+  #blocked: string | undefined;
   #nextId = 1;
   #done = 0;
 
@@ -132,6 +135,7 @@ export class Erasures {
       waiting: records.filter(isOpen).length,
       refused: records.filter(({ remote }) => remote === 'refused').length,
       done: this.#done,
+      blocked: this.#blocked,
     };
   }
 
@@ -265,6 +269,7 @@ export class Erasures {
     const outcome =
       fromNs < toNs ? await remote({ deviceId, fromNs, toNs }, signal) : { kind: 'done' as const };
     if (signal.aborted) return true;
+    this.#blocked = outcome.kind === 'retry' && outcome.isForPeople ? outcome.reason : undefined;
     if (outcome.kind === 'retry') {
       if (record.reason !== outcome.reason) {
         log.warn({ event: 'erasure-waits', deviceId, reason: outcome.reason }, 'InfluxDB does not delete');

@@ -14,8 +14,8 @@ export interface Deletion {
 
 export type DeleteOutcome =
   | { readonly kind: 'done' }
-  /** Worth to try again: nobody answered, or a person can mend it. */
-  | { readonly kind: 'retry'; readonly reason: string }
+  /** Worth to try again; `isForPeople`: it will not mend itself, such as a token without the right. */
+  | { readonly kind: 'retry'; readonly reason: string; readonly isForPeople: boolean }
   /** InfluxDB said that it never will. */
   | { readonly kind: 'refused'; readonly reason: string };
 
@@ -46,7 +46,8 @@ export function influxDeleter(
     const reason = status === 0 ? flat : `${status}: ${flat}`;
     const isFinal = status >= 400 && status < 500 && ![401, 403, 408, 429].includes(status);
     // A proxy or a captive portal knows nothing of it.
-    return { kind: isFinal && isOfInflux(text) ? 'refused' : 'retry', reason };
+    if (isFinal && isOfInflux(text)) return { kind: 'refused', reason };
+    return { kind: 'retry', reason, isForPeople: isFinal || status === 401 || status === 403 };
   };
 }
 

@@ -195,8 +195,8 @@ test('InfluxDB is asked again until it did it, or refused for good; what waits a
   const stores = await filled(tempFolder());
   onTestFinished(() => stores.stop());
   const outcomes: DeleteOutcome[] = [
-    { kind: 'retry', reason: 'ENETUNREACH' },
-    { kind: 'retry', reason: '503: starting' },
+    { kind: 'retry', reason: 'ENETUNREACH', isForPeople: false },
+    { kind: 'retry', reason: '403: the token may not', isForPeople: true },
   ];
   let answer: () => void = () => undefined;
   const erasures = await Erasures.open(
@@ -213,15 +213,15 @@ test('InfluxDB is asked again until it did it, or refused for good; what waits a
   const first = await erasures.erase({ deviceId: 'a' });
   expect(first).toMatchObject({ local: 'done', remote: 'waiting' });
   await until(() => outcomes.length === 0);
-  expect(erasures.list()).toMatchObject([{ reason: expect.stringMatching(/ENETUNREACH|503/) }]);
-  await until(() => erasures.list()[0]?.reason === '503: starting');
-  expect(erasures.stats()).toEqual({ waiting: 1, refused: 0, done: 0 });
+  expect(erasures.list()).toMatchObject([{ reason: expect.stringMatching(/ENETUNREACH|403/) }]);
+  await until(() => erasures.list()[0]?.reason === '403: the token may not');
+  expect(erasures.stats()).toEqual({ waiting: 1, refused: 0, done: 0, blocked: '403: the token may not' });
   // Whatever is on its way by now.
   const told = setInterval(() => answer(), 5);
   onTestFinished(() => clearInterval(told));
   await until(() => erasures.stats().waiting === 0);
   expect(erasures.list()).toMatchObject([{ remote: 'refused', reason: '404: path not found' }]);
-  expect(erasures.stats()).toEqual({ waiting: 0, refused: 1, done: 1 });
+  expect(erasures.stats()).toEqual({ waiting: 0, refused: 1, done: 1, blocked: undefined });
 });
 
 test('what is on its way to InfluxDB arrives before it is deleted there, and its dead letters go as well', async () => {
