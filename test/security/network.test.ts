@@ -95,7 +95,7 @@ describe.skipIf(!hasOwnNetworks)('in a network of its own (root, iproute2)', () 
     );
     await expect.poll(() => accepted, { timeout: 20_000 }).toBeGreaterThan(0);
     await sleep(3_000);
-    await expect.poll(() => attemptsToReach(pid) - accepted).toBe(0);
+    await expect.poll(() => attemptsToReach(pid) - accepted, { timeout: 20_000 }).toBe(0);
   });
 });
 

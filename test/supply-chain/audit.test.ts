@@ -8,6 +8,9 @@ import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { tempFolder } from '../support/temp.ts';
 
+/** Each starts npm. */
+const timeout = 120_000;
+
 const script = join(import.meta.dirname, '..', '..', '.ci', 'audit.mjs');
 
 /** A registry that knows these advisories, or answers every question with a status. */
@@ -56,13 +59,13 @@ const advisory = (severity: string) => ({
   ],
 });
 
-test('a registry that knows of a grave hole fails the build', async () => {
+test('a registry that knows of a grave hole fails the build', { timeout }, async () => {
   const { code, printed } = await audit(await registry(advisory('high')));
   expect(printed).toContain('high: ws');
   expect(code).toBe(1);
 });
 
-test('one that knows of a lesser one, or of none, does not', async () => {
+test('one that knows of a lesser one, or of none, does not', { timeout }, async () => {
   const lesser = await audit(await registry(advisory('low')));
   expect(lesser.printed).toContain('low: ws');
   expect(lesser.code).toBe(0);
@@ -70,7 +73,9 @@ test('one that knows of a lesser one, or of none, does not', async () => {
   expect(none).toMatchObject({ code: 0, printed: expect.stringContaining('0 findings') });
 });
 
-test('one that does not answer the question, or is not there, is said and does not fail the build', async () => {
+test('one that does not answer the question, or is not there, is said and does not fail the build', {
+  timeout,
+}, async () => {
   const refusing = await audit(await registry(405));
   expect(refusing).toMatchObject({ code: 0, printed: expect.stringContaining('not answered') });
   const absent = await audit('http://127.0.0.1:1/');

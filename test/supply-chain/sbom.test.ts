@@ -13,7 +13,9 @@ interface Component {
   readonly version: string;
 }
 
-test('the bill of materials names every package for running with its hash and licence, and nothing of this machine', () => {
+test('the bill of materials names every package for running with its hash and licence, and nothing of this machine', {
+  timeout: 120_000,
+}, () => {
   const file = join(tempFolder(), 'sbom.json');
   const { status, stderr } = spawnSync(process.execPath, [join(root, '.ci', 'sbom.mjs'), file], {
     encoding: 'utf8',
