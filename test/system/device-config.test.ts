@@ -1,9 +1,16 @@
 // A desired configuration on its way to a device, through sleep, restarts and shutting out, and what comes back: with
 // real clients against the whole gateway.
 
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { connectAsync, type MqttClient } from 'mqtt';
 import { expect, onTestFinished, test } from 'vitest';
 import type { Gateway } from '../../src/gateway.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { LevelStore } from '../../src/platform/level-store.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { fileWitness } from '../../src/platform/witness.ts';
+import { openRegistry } from '../../src/registry/open.ts';
 import { ask as request } from '../support/api.ts';
 import { openGateway } from '../support/gateway.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -103,6 +110,30 @@ test('a device that slept through changes and restarts gets the newest version a
   const again = await wake(gateway, key);
   expect(gateway.figures().commands).toMatchObject({ pending: 0 });
   expect(again.got).toEqual([]);
+});
+
+test('what was set and is not on its way yet, as after a power cut in between, goes on its way at the next start', async () => {
+  const folder = tempFolder();
+  const first = await openGateway(folder);
+  const key = await add(first);
+  await first.close();
+  const log = createLog('silent');
+  const state = await LevelStore.open(join(folder, 'data', 'state'), { log });
+  const witness = fileWitness(join(folder, 'data', 'state', 'registry-revisions'));
+  const store = state.room('registry');
+  const { registry, configs } = await openRegistry({
+    store,
+    clock: systemClock(),
+    randomBytes,
+    witness,
+    log,
+  });
+  await configs.setDesired(registry.find('lamp')!, { interval_s: 10 }, 'cli');
+  await state.close();
+  const gateway = await openGateway(folder);
+  const lamp = await wake(gateway, key);
+  await until(async () => (await configOf(gateway)).reported.desired_version === 1);
+  expect(lamp.got).toMatchObject([{ version: 1, config: { interval_s: 10 } }]);
 });
 
 test('one that could not come in meanwhile gets it when it may', async () => {
