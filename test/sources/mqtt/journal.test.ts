@@ -75,3 +75,38 @@ test('killed in the middle of traffic, the gateway still has every queued messag
   await until(() => second.gateway.source.stats().queuedMessages === 0);
   expect(second.gateway.source.stats().damagedRecords).toBe(0);
 });
+
+test('killed, the gateway still has what was shared for a member that is away, and a will that waits', async () => {
+  const folder = tempFolder();
+  const { gateway } = await startOver(folder);
+  const properties = { sessionExpiryInterval: 3600 };
+  const shared = await Wire.tcp(gateway.port, 5);
+  await shared.login('service-1', { clientId: 'worker', properties });
+  await shared.subscribe('$share/workers/iotflow/devices/+/telemetry/#', 1);
+  shared.destroy();
+  const willTopic = 'iotflow/devices/probe-1/status/online';
+  const will = {
+    topic: willTopic,
+    payload: Buffer.from('offline'),
+    qos: 1,
+    retain: true,
+    properties: { willDelayInterval: 1 },
+  } as const;
+  const device = await Wire.tcp(gateway.port, 5);
+  await device.login('probe-1', { properties, will });
+  await until(() => gateway.source.stats().sockets === 1);
+  device.publish('iotflow/devices/probe-1/telemetry/x', '1', { qos: 1, messageId: 1 });
+  await device.next('puback');
+  const copy = join(tempFolder(), 'copy');
+  cpSync(folder, copy, { recursive: true });
+
+  const second = await startOver(copy);
+  const back = await Wire.tcp(second.gateway.port, 5);
+  await back.login('service-1', { clientId: 'worker', clean: false, properties });
+  expect(`${(await back.next('publish')).payload}`).toBe('1');
+  const reader = await Wire.tcp(second.gateway.port, 5);
+  await reader.login('service-2');
+  await reader.subscribe(willTopic, 1);
+  expect(`${(await reader.next('publish')).payload}`).toBe('offline');
+  expect(second.gateway.source.stats().damagedRecords).toBe(0);
+});
