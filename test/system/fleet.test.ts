@@ -67,9 +67,9 @@ test('over MQTT and HTTP, with a network that comes and goes, everything sent is
       '--interval',
       '100',
       '--duration',
-      '6',
+      '4',
     ],
-    ...['--outages', '30%', '--json', '--config', config],
+    ...['--outages', '50%', '--seed', '7', '--json', '--config', config],
   );
   expect(stderr).toBe('');
   expect(code).toBe(0);
