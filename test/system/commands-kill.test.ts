@@ -1,6 +1,6 @@
 // What was answered with 202 is carried out, on the whole gateway: kill -9 at random moments while commands are given
 // over HTTP and answered over MQTT, by a node that sleeps now and then and compares ids as docs/commands.md asks.
-// IOTFLOW_KILL_ROUNDS=200 is the long form.
+// IOTFLOW_KILL_ROUNDS=40 is the long form; its latest figures are in docs/reliability.md.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from 'mqtt';
@@ -10,7 +10,7 @@ import { addDevice, startGateway, writeConfig } from '../support/gateway-process
 import { addUserToken } from '../support/people.ts';
 import { tempFolder } from '../support/temp.ts';
 
-const rounds = Number(process.env.IOTFLOW_KILL_ROUNDS ?? 4);
+const rounds = Number(process.env.IOTFLOW_KILL_ROUNDS ?? 3);
 
 interface Shown {
   readonly command_id: string;
