@@ -691,6 +691,7 @@ async function start(
       health: () => healthOf(figures()),
       metrics: () => metricFamilies(figures()),
       ca: () => certificates.ca,
+      isHostName: (name) => certificates.isFor(name),
       routes: [
         ...alarmRoutes(board),
         ...commandRoutes({ commands, find: telemetry.find, sink, monotonicMs: () => clock.monotonicMs() }),

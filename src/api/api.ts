@@ -42,8 +42,8 @@ export interface ApiOptions {
   readonly metrics: () => readonly MetricFamily[];
   /** PEM of the authority to trust. */
   readonly ca?: () => string | undefined;
-  /** Further names this machine is reached by, besides its host name, `{host name}.local` and addresses. */
-  readonly hostNames?: readonly string[];
+  /** Whether it is reached by this name, too, besides its host name, `{host name}.local` and addresses. Lower-case. */
+  readonly isHostName?: (name: string) => boolean;
   readonly routes?: readonly Route[];
   /** For the OpenAPI document. */
   readonly version?: string;
@@ -86,7 +86,7 @@ function noSchema(): never {
 export class Api {
   readonly #app: FastifyInstance;
   readonly #options: ApiOptions;
-  readonly #names: ReadonlySet<string>;
+  readonly #isOwnName: (name: string) => boolean;
   readonly #counts: Counts;
   readonly #rates: RateLimits;
   readonly #doors = new Map<DoorName, Door>();
@@ -94,12 +94,12 @@ export class Api {
 
   private constructor(app: FastifyInstance, options: ApiOptions, counts: Counts) {
     const own = hostname().toLowerCase();
-    const further = options.hostNames ?? [];
     this.#app = app;
     this.#counts = counts;
     this.#options = options;
     this.#rates = new RateLimits({ clock: options.clock });
-    this.#names = new Set([own, `${own}.local`, ...further.map((name) => name.toLowerCase())]);
+    this.#isOwnName = (name) =>
+      name === own || name === `${own}.local` || options.isHostName?.(name) === true;
   }
 
   /** @throws GatewayError `LISTEN_FAILED` when the port is taken or the address is not this machine's. */
@@ -184,7 +184,7 @@ export class Api {
     this.#app.addHook('onRequest', async (request, reply) => {
       this.#counts.requests += 1;
       reply.header('x-content-type-options', 'nosniff').header('cache-control', 'no-store');
-      if (isOwnHost(request.headers.host, this.#names)) return;
+      if (isOwnHost(request.headers.host, this.#isOwnName)) return;
       // 421: this server is not the one the name stands for (RFC 9110 §15.5.20).
       await send(reply, refusal('HOST_UNKNOWN', 'the Host header names another machine'));
     });

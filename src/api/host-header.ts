@@ -1,6 +1,6 @@
 // The guard against DNS rebinding: a page from the internet may point its own name at this machine and then read
 // what it likes with the visitor's browser. Such a request carries that name in its Host header; ours carry an IP
-// address, localhost, or a name of this machine.
+// address, localhost, or a name of this machine, such as one its certificate is for.
 
 import { isIP } from 'node:net';
 
@@ -10,9 +10,9 @@ function hostOf(header: string): string | undefined {
   return (match?.[1] ?? match?.[2])?.toLowerCase().replace(/\.$/, '');
 }
 
-/** Whether a request with this Host header was meant for this machine. Names are lower-case. */
-export function isOwnHost(header: string | undefined, names: ReadonlySet<string>): boolean {
+/** Whether a request with this Host header was meant for this machine. Names are asked about in lower case. */
+export function isOwnHost(header: string | undefined, isOwnName: (name: string) => boolean): boolean {
   const host = header === undefined ? undefined : hostOf(header);
   if (host === undefined) return false;
-  return isIP(host) !== 0 || host === 'localhost' || names.has(host);
+  return isIP(host) !== 0 || host === 'localhost' || isOwnName(host);
 }

@@ -125,6 +125,11 @@ export class Certificates {
     return this.#shown.authority?.pem;
   }
 
+  /** Whether it is shown for this host name, so that the machine is reached by it. */
+  isFor(name: string): boolean {
+    return this.#shown.leaf.checkHost(name, { subject: 'never' }) !== undefined;
+  }
+
   /** What a TLS server is to be made with; `follow` is for what comes later. */
   serverOptions(): { key: string; cert: string; minVersion: typeof minVersion } {
     return { key: this.#shown.key, cert: this.#shown.certificates, minVersion };

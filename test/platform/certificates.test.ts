@@ -268,6 +268,19 @@ describe('a certificate of the owner’s own', () => {
     expect(await echo(before, 'still here')).toBe('still here');
   });
 
+  test('tells by which names the machine is reached, and by no others', async () => {
+    const { own } = await bring(['gw.example.com', '*.home.example', '192.168.1.5']);
+    const { certificates } = await open({ own });
+    const names = [
+      'gw.example.com',
+      'attic.home.example',
+      'evil.example',
+      'home.example',
+      'a.b.home.example',
+    ];
+    expect(names.map((name) => certificates.isFor(name))).toEqual([true, true, false, false, false]);
+  });
+
   test('with a new certificate whose key is still to come is not used until both fit', async () => {
     const { ca, own, renew } = await bring();
     const house = await open({ own });
