@@ -4,7 +4,9 @@ import { expect, test } from 'vitest';
 import type { ShownCommand } from '../../src/commands/shown.ts';
 import type { Gateway } from '../../src/gateway.ts';
 import { ask as askHttp } from '../support/api.ts';
+import { faultyDisk } from '../support/faulty-disk.ts';
 import { connectDevice, openGateway } from '../support/gateway.ts';
+import { isSounding, makeLed } from '../support/led.ts';
 import { canMount, fillDisk, smallDisk } from '../support/small-disk.ts';
 import { tempFolder } from '../support/temp.ts';
 import { until } from '../support/until.ts';
@@ -103,6 +105,32 @@ test('a device that is revoked has nothing more waiting for it', async () => {
   await ask(gateway, 'devices.revoke', { device_id: 'valve' });
   expect(await show(gateway, sent)).toMatchObject({ state: 'failed' });
   await expect(send(gateway, 'open')).rejects.toMatchObject({ code: 'DEVICE_CONFLICT' });
+});
+
+test('while the card hangs a leak sounds whatever number of commands waits for it, and the valve is told all the same', async () => {
+  const folder = tempFolder();
+  const led = makeLed(folder);
+  const disk = faultyDisk();
+  const gateway = await openGateway(folder, { buzzer: { led } }, { disk });
+  const probe = await connectDevice(gateway, 'probe');
+  const device = await connectDevice(gateway, 'valve');
+  const got = listen(device, ({ id }) => JSON.stringify({ id, status: 'ok' }));
+  await device.subscribeAsync(`${topics}/+`, { qos: 1 });
+  const release = disk.holdDatasync();
+  let accepted = 0;
+  const sending = Array.from({ length: 100 }, (_, n) =>
+    send(gateway, `k${n}`).then(() => {
+      accepted += 1;
+    }),
+  );
+  const published = probe.publishAsync('iotflow/devices/probe/telemetry/leak', '{"wet": true}', { qos: 1 });
+  await until(() => isSounding(led));
+  await until(() => got.length > 0);
+  expect(accepted).toBe(0);
+  release();
+  await Promise.all([...sending, published]);
+  await until(() => gateway.figures().commands.acknowledged === 100);
+  expect(got).toEqual(sending.map((_, n) => `k${n}`));
 });
 
 test.skipIf(!canMount())(
