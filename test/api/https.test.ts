@@ -133,8 +133,7 @@ describe('strangers at the TLS port', () => {
     const { api, ca } = await openHttps();
     const silent = Array.from({ length: 300 }, () => knock(api.tlsPort));
     const cut = silent.map((socket) => once(socket, 'close'));
-    await until(() => api.stats().displacedConnections + api.stats().connections === 300);
-    expect(api.stats().displacedConnections).toBeGreaterThan(0);
+    await until(() => api.stats().displacedConnections > 0);
     expect((await askTls(api.tlsPort, ca, '/health')).status).toBe(200);
     await Promise.all(cut);
     await until(() => api.stats().connections === 0);
