@@ -261,7 +261,7 @@ export class Erasures {
       this.#wait(record, 'no InfluxDB is configured any more');
       return false;
     }
-    await Promise.race([journal.passed(), aborted(signal)]);
+    await unlessAborted(journal.passed(), signal);
     if (signal.aborted) return true;
     // What was under way may have been refused.
     await this.#dropLetters(record, journal.newestDeadLetter ?? '');
@@ -336,11 +336,19 @@ function decode(value: Buffer): ErasureRecord {
   return { ...record, fromNs: BigInt(record.fromNs), toNs: BigInt(record.toNs) };
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+/** Resolves with the work or once it is called off. Leaves no listener: there is one signal for all attempts ever made. */
+async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  let stop = (): void => undefined;
+  const stopped = new Promise<void>((resolve) => {
+    stop = resolve;
   });
+  signal.addEventListener('abort', stop);
+  try {
+    await Promise.race([work, stopped]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }
 
 /** As people and programs read it. */

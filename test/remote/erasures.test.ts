@@ -1,6 +1,7 @@
 // Deletions through a real journal and real local history, with a remote side that does what it is told, cut short
 // between any two steps.
 
+import { getEventListeners } from 'node:events';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { History } from '../../src/history/history.ts';
@@ -222,6 +223,24 @@ test('InfluxDB is asked again until it did it, or refused for good; what waits a
   await until(() => erasures.stats().waiting === 0);
   expect(erasures.list()).toMatchObject([{ remote: 'refused', reason: '404: path not found' }]);
   expect(erasures.stats()).toEqual({ waiting: 0, refused: 1, done: 1, blocked: undefined });
+});
+
+test('however often InfluxDB is asked, nothing of it is kept', async () => {
+  const stores = await filled(tempFolder());
+  onTestFinished(() => stores.stop());
+  const listening: number[] = [];
+  const { remote: _none, ...parts } = partsOf(stores, async () => ({ kind: 'done' }));
+  const erasures = await Erasures.open({
+    ...parts,
+    remote: async (_deletion, signal) => {
+      listening.push(getEventListeners(signal, 'abort').length);
+      return listening.length < 5 ? { kind: 'retry', reason: 'later', isForPeople: false } : { kind: 'done' };
+    },
+  });
+  onTestFinished(() => erasures.close());
+  await erasures.erase({ deviceId: 'a' });
+  await until(() => erasures.stats().waiting === 0);
+  expect(new Set(listening)).toEqual(new Set([listening[0]]));
 });
 
 test('what is on its way to InfluxDB arrives before it is deleted there, and its dead letters go as well', async () => {
