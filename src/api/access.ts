@@ -85,6 +85,15 @@ export function isLocal(address: string, headers: IncomingHttpHeaders): boolean 
   return proxyHeaders.every((name) => headers[name] === undefined) && isLoopback(address);
 }
 
+/** Whoever asks from another machine without a key. */
+export function isStranger({
+  caller,
+  address,
+  headers,
+}: Pick<RouteRequest, 'caller' | 'address' | 'headers'>): boolean {
+  return caller.kind === 'anyone' && !isLocal(address, headers);
+}
+
 /**
  * A page of another origin makes the visitor's browser ask. Reading the answer it cannot; but what changes something
  * is done by then. Browsers say where a request comes from; programs that are none say nothing.

@@ -6,7 +6,7 @@
 
 import { Readable } from 'node:stream';
 import type { AlarmBoard } from '../alarms/board.ts';
-import { isLoopback } from './access.ts';
+import { isLoopback, isStranger } from './access.ts';
 import { answerHealth, type Health } from './health.ts';
 import { refusal } from './refusal.ts';
 import type { Answer, RouteRequest } from './route.ts';
@@ -56,9 +56,11 @@ interface Listener {
 }
 
 interface Kept {
-  readonly read: () => unknown;
+  readonly read: (isForStranger: boolean) => unknown;
   /** What the last event of this name told. */
   text: string;
+  /** And whoever has no key. */
+  textForStrangers: string;
   /** The same without what changes by itself. */
   essence: string;
 }
@@ -84,8 +86,14 @@ export class Events {
     this.#options = { ...defaults, ...options };
     const { board, health } = options;
     this.#kept = new Map<string, Kept>([
-      ['alarms', { read: () => board.shown(), text: '', essence: '' }],
-      ['health', { read: () => answerHealth(health()).body, text: '', essence: '' }],
+      ['alarms', { read: () => board.shown(), text: '', textForStrangers: '', essence: '' }],
+      [
+        'health',
+        {
+          read: (isForStranger) => answerHealth(health(), isForStranger).body,
+          ...{ text: '', textForStrangers: '', essence: '' },
+        },
+      ],
     ]);
   }
 
@@ -106,7 +114,7 @@ export class Events {
     stream.once('close', () => this.#leave(listener));
     if (this.#listeners.size === 1) this.#begin();
     const isUpToDate = asked.headers['last-event-id'] === this.#id;
-    const first = isUpToDate ? [] : [...this.#kept].map(([name, { text }]) => this.#eventOf(name, text));
+    const first = isUpToDate ? [] : [...this.#kept].map(([name, kept]) => this.#eventOf(name, kept, asked));
     stream.push(`retry: ${retryMs}\n\n${first.join('')}`);
     const headers = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' };
     return { status: 200, headers, body: stream };
@@ -116,8 +124,8 @@ export class Events {
     return `${this.#options.run}-${this.#number}`;
   }
 
-  #eventOf(name: string, text: string): string {
-    return `event: ${name}\nid: ${this.#id}\ndata: ${text}\n\n`;
+  #eventOf(name: string, { text, textForStrangers }: Kept, asked: Asked): string {
+    return `event: ${name}\nid: ${this.#id}\ndata: ${isStranger(asked) ? textForStrangers : text}\n\n`;
   }
 
   #hasRoom({ caller, address }: Asked): boolean {
@@ -162,27 +170,28 @@ export class Events {
     }
     this.#look();
     this.#looks += 1;
-    if (this.#looks % Math.ceil(heartbeatMs / lookMs) === 0) this.#send(':\n\n');
+    if (this.#looks % Math.ceil(heartbeatMs / lookMs) === 0) this.#send(() => ':\n\n');
   }
 
   #look(): void {
     for (const [name, kept] of this.#kept) {
-      const value = kept.read();
+      const value = kept.read(false);
       const essence = essenceOf(value);
       if (essence === kept.essence) continue;
       kept.essence = essence;
       kept.text = JSON.stringify(value);
+      kept.textForStrangers = JSON.stringify(kept.read(true));
       this.#number += 1;
-      this.#send(this.#eventOf(name, kept.text));
+      this.#send((asked) => this.#eventOf(name, kept, asked));
       this.#counts.sent += 1;
     }
   }
 
-  #send(text: string): void {
+  #send(textFor: (asked: Asked) => string): void {
     const { unsentBytesMax, stillHolds } = this.#options;
-    const bytes = Buffer.from(text);
     for (const { stream, asked } of this.#listeners) {
       if (stream.destroyed || !stillHolds(asked)) continue;
+      const bytes = Buffer.from(textFor(asked));
       if (stream.readableLength + bytes.length > unsentBytesMax) {
         this.#counts.cut += 1;
         stream.destroy();

@@ -19,12 +19,23 @@ export interface HealthAnswer {
   readonly reasons: readonly HealthReason[];
 }
 
-/** HTTP status and body: 503 for failing alone, so that a watchdog does not restart for a lost uplink. */
-export function answerHealth(health: Health): {
+/** Up to the words of others (what InfluxDB said, why a disk fails) and paths: these are for who has a key. */
+function inShort({ code, message }: HealthReason): HealthReason {
+  return { code, message: message.split(/: | \(/)[0] ?? code };
+}
+
+/**
+ * HTTP status and body: 503 for failing alone, so that a watchdog does not restart for a lost uplink.
+ * @param isForStranger From another machine, without a key.
+ */
+export function answerHealth(
+  health: Health,
+  isForStranger = false,
+): {
   readonly statusCode: 200 | 503;
   readonly body: HealthAnswer;
 } {
-  if (!health.ok) return { statusCode: 503, body: { status: 'failing', reasons: health.reasons } };
-  const status = health.reasons.length === 0 ? 'ok' : 'degraded';
-  return { statusCode: 200, body: { status, reasons: health.reasons } };
+  const reasons = isForStranger ? health.reasons.map(inShort) : health.reasons;
+  if (!health.ok) return { statusCode: 503, body: { status: 'failing', reasons } };
+  return { statusCode: 200, body: { status: reasons.length === 0 ? 'ok' : 'degraded', reasons } };
 }

@@ -22,6 +22,22 @@ describe('/health', () => {
   });
 });
 
+test('/health tells strangers in the network what is wrong, and not what others said of it', async () => {
+  const message = 'InfluxDB cannot be reached: ECONNREFUSED 203.0.113.9:8086. Nothing is lost, points wait.';
+  const reasons = [
+    { code: 'UPLINK_DOWN', message },
+    { code: 'BUZZER_NOT_CONFIGURED', message: 'No buzzer is configured (buzzer.led).' },
+  ];
+  const api = await openApi({ health: () => ({ ok: true, reasons }) });
+  const told = async (headers: Record<string, string>) =>
+    (JSON.parse((await ask(api, '/health', 'GET', headers)).body) as Health).reasons;
+  expect(await told({})).toEqual(reasons);
+  expect(await told({ 'x-forwarded-for': '192.168.1.9' })).toEqual([
+    { code: 'UPLINK_DOWN', message: 'InfluxDB cannot be reached' },
+    { code: 'BUZZER_NOT_CONFIGURED', message: 'No buzzer is configured' },
+  ]);
+});
+
 describe('/metrics', () => {
   test('is a page Prometheus reads', async () => {
     const reply = await ask(await openApi(), '/metrics');

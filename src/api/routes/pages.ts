@@ -2,6 +2,7 @@
 // may be exchanged on its way; its fingerprint is shown by `iotflow tls`, on the machine itself.
 
 import * as v from 'valibot';
+import { isStranger } from '../access.ts';
 import { answerHealth, type Health } from '../health.ts';
 import { type MetricFamily, metricsContentType, renderMetrics } from '../metrics.ts';
 import { refusal } from '../refusal.ts';
@@ -36,8 +37,8 @@ export function pageRoutes({ health, metrics, ca }: PageParts): Route[] {
         200: { description: 'It does; `reasons` say what is worth knowing', schema: healthSchema },
         503: { description: 'It fails its task', schema: healthSchema },
       },
-      handle: () => {
-        const { statusCode, body } = answerHealth(health());
+      handle: (request) => {
+        const { statusCode, body } = answerHealth(health(), isStranger(request));
         return { status: statusCode, body };
       },
     }),
