@@ -69,7 +69,16 @@ describe('a page that listens', () => {
     expect(page.response.headers['content-type']).toBe('text/event-stream');
     await until(() => page.heard().length === 2);
     expect(page.last('alarms')).toMatchObject({ count: 0, sound: 'off' });
-    expect(page.last('health')).toMatchObject({ status: 'degraded' });
+    // In short: details are for this machine, and for who has a key.
+    const reasonsTo = async (headers: Record<string, string>) => {
+      const listener = await hear(gateway.ports.http, headers);
+      await until(() => listener.last('health') !== undefined);
+      return JSON.stringify(listener.last('health'));
+    };
+    expect(JSON.stringify(page.last('health'))).toContain('"No buzzer is configured"');
+    expect(await reasonsTo({})).toContain('"No buzzer is configured (buzzer.led)."');
+    const withKey = { 'x-forwarded-for': '192.168.1.9', 'x-api-key': probe.apiKey };
+    expect(await reasonsTo(withKey)).toContain('(buzzer.led)');
 
     await probe.publishAsync('iotflow/devices/bath-probe/telemetry/leak', '{"wet": true}', { qos: 1 });
     await until(() => page.last('alarms')?.count === 1);
