@@ -39,6 +39,9 @@ function decode(value: Buffer): Erasure {
 
 export class Erasures {
   readonly #byKey = new Map<string, Erasure>();
+  /** Those that are being made durable. */
+  readonly #begun = new Set<Erasure>();
+  #lastNumber = 0;
   #newest = -1;
   #changes = 0;
   #erased = 0;
@@ -63,15 +66,27 @@ export class Erasures {
     return this.#erased;
   }
 
-  /** To be made durable, then `added`. */
-  write(erasure: Erasure): StateWrite {
-    const number = Math.max(0, ...[...this.#byKey.keys()].map((key) => Number(key.slice(prefix.length)))) + 1;
-    return { key: prefix + String(number).padStart(digits, '0'), value: encode(erasure) };
+  /** To be made durable, then `ended`. No two have one key, also those that are written at the same time. */
+  begin(erasure: Erasure): StateWrite {
+    this.#begun.add(erasure);
+    this.#lastNumber += 1;
+    return { key: prefix + String(this.#lastNumber).padStart(digits, '0'), value: encode(erasure) };
   }
 
-  added(key: string, erasure: Erasure): void {
+  ended(key: string, erasure: Erasure, isDurable: boolean): void {
+    this.#begun.delete(erasure);
+    if (!isDurable) return;
     this.#changes += 1;
     this.#add(key, erasure);
+  }
+
+  /**
+   * Whether a deletion that has begun is about the one frame and not about the other: joined in one block nobody could
+   * tell their lines apart, once it is durable.
+   */
+  isBetween(sequence: number, later: number): boolean {
+    for (const begun of this.#begun) if (sequence <= begun.sequence && begun.sequence < later) return true;
+    return false;
   }
 
   /** Whether lines up to this frame may have been deleted: cheap. */
@@ -116,6 +131,7 @@ export class Erasures {
 
   #add(key: string, erasure: Erasure): void {
     this.#byKey.set(key, erasure);
+    this.#lastNumber = Math.max(this.#lastNumber, Number(key.slice(prefix.length)));
     this.#newest = Math.max(this.#newest, erasure.sequence);
   }
 }

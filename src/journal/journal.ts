@@ -250,6 +250,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       journalMs: parts.journalMs,
       strip: async (block) => (await this.#stripped(block)).block,
       erasures: () => this.#erasures.changes,
+      isErasureBetween: (sequence, later) => this.#erasures.isBetween(sequence, later),
       onReport: (report) => this.#reportListener?.(report),
       onDone: () => this.#listener?.(),
     });
@@ -268,6 +269,7 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
       onMoved: () => this.#listener?.(),
       onRoom: () => this.#committer.kick(),
       carry: (segment) => this.#carry(segment),
+      isErasureBetween: (sequence, later) => this.#erasures.isBetween(sequence, later),
       enforceCaps: () => this.#retention.enforce(),
     });
     this.#anchors = new AnchorLine(
@@ -631,9 +633,14 @@ export class Journal implements Appender, HotState, DeadLetters, Spool {
    */
   async erase(selected: Selected, state: readonly StateWrite[] = []): Promise<void> {
     const erasure = { ...selected, sequence: this.#lastSequence, atMs: this.#journalMs() };
-    const write = this.#erasures.write(erasure);
-    await this.append({ class: 'event', lines: '', points: 0, state: [write, ...state] });
-    this.#erasures.added(write.key, erasure);
+    const write = this.#erasures.begin(erasure);
+    let isDurable = false;
+    try {
+      await this.append({ class: 'event', lines: '', points: 0, state: [write, ...state] });
+      isDurable = true;
+    } finally {
+      this.#erasures.ended(write.key, erasure, isDurable);
+    }
     await this.#forgetErasures(false);
   }
 

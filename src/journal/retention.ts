@@ -72,6 +72,8 @@ export interface RetentionOptions {
   readonly strip: (block: Block) => Promise<Block>;
   /** Another number after each deletion. */
   readonly erasures: () => number;
+  /** Whether a deletion that has begun must tell these two frames apart. */
+  readonly isErasureBetween: (sequence: number, later: number) => boolean;
   readonly onReport: (report: RetentionReport) => void;
   /** What was held back meanwhile can be taken, thinned or not. */
   readonly onDone: () => void;
@@ -233,8 +235,9 @@ export class Retention {
     level: Level,
     sourceBytesMax: number,
   ): Promise<'thinned' | 'again' | 'held' | 'useless'> {
-    const { blocks, blockPoints, gzipLevel, strip, erasures } = this.#options;
+    const { blocks, blockPoints, gzipLevel, strip, erasures, isErasureBetween } = this.#options;
     const before = erasures();
+    let joined: number | undefined;
     let hasEmptied = false;
     const taken: BlockRef[] = [];
     let result: ThinnedBlock | undefined;
@@ -249,8 +252,13 @@ export class Retention {
           for (;;) {
             const block = await blocks.takeRun(row, behind);
             if (block === undefined) return undefined;
+            if (joined !== undefined && isErasureBetween(joined, block.toSequence)) {
+              blocks.release(block);
+              return undefined;
+            }
             const stripped = await strip(block);
             if (stripped.body.length > 0) {
+              joined = block.toSequence;
               taken.push(refOf(block));
               return stripped;
             }

@@ -40,6 +40,8 @@ export interface SpillOptions {
   readonly onRoom: () => void;
   /** The store takes no state: answers whether it could be kept in the ring instead. */
   readonly carry: (segment: Segment) => Promise<boolean>;
+  /** Whether a deletion that has begun must tell these two frames apart. */
+  readonly isErasureBetween: (sequence: number, later: number) => boolean;
   /** Before a segment is free again: the place to make room among the blocks. */
   readonly enforceCaps: () => Promise<void>;
 }
@@ -133,7 +135,7 @@ export class Spill {
       const left = segment.frames.flatMap((frame) =>
         frame.sections.filter((section) => section.class === index && section.state !== 'gone'),
       );
-      for (const chunk of chunks(left, this.#options.blockPoints)) {
+      for (const chunk of this.#chunks(left)) {
         if (this.#isStopping) return;
         // Not handed out meanwhile: it would be sent twice.
         for (const section of chunk) if (section.state === 'waiting') section.state = 'moving';
@@ -211,6 +213,28 @@ export class Spill {
     this.#blocks += 1;
   }
 
+  /** What goes into a block each: as much as it takes, and nothing that a deletion must tell apart. */
+  *#chunks(sections: readonly Section[]): Iterable<readonly Section[]> {
+    const { blockPoints, isErasureBetween } = this.#options;
+    let chunk: Section[] = [];
+    let points = 0;
+    let bytes = 0;
+    for (const section of sections) {
+      const last = chunk[chunk.length - 1];
+      const isFull = points + section.points > blockPoints || bytes + section.bytes > blockLinesBytesMax;
+      if (last && (isFull || isErasureBetween(last.frame.sequence, section.frame.sequence))) {
+        yield chunk;
+        chunk = [];
+        points = 0;
+        bytes = 0;
+      }
+      chunk.push(section);
+      points += section.points;
+      bytes += section.bytes;
+    }
+    if (chunk.length > 0) yield chunk;
+  }
+
   /** Moves no more from now on. */
   stop(): void {
     this.#isStopping = true;
@@ -221,25 +245,4 @@ export class Spill {
   async settle(): Promise<void> {
     await this.#running;
   }
-}
-
-function* chunks(sections: readonly Section[], pointsMax: number): Iterable<readonly Section[]> {
-  let chunk: Section[] = [];
-  let points = 0;
-  let bytes = 0;
-  for (const section of sections) {
-    if (
-      chunk.length > 0 &&
-      (points + section.points > pointsMax || bytes + section.bytes > blockLinesBytesMax)
-    ) {
-      yield chunk;
-      chunk = [];
-      points = 0;
-      bytes = 0;
-    }
-    chunk.push(section);
-    points += section.points;
-    bytes += section.bytes;
-  }
-  if (chunk.length > 0) yield chunk;
 }

@@ -75,6 +75,47 @@ test('a stretch of time is deleted to the nanosecond, also of points whose date 
   await close();
 });
 
+test('a deletion that waits for room keeps nothing in a block that is made meanwhile', async () => {
+  const folder = tempFolder();
+  // One block takes whatever a segment holds.
+  const options = { blockPoints: 10_000 };
+  let opened = await openJournal(folder, { options });
+  const filler = (round: number, from: number) =>
+    range(from, from + 400).map((id) =>
+      opened.journal.append({
+        class: 'telemetry',
+        lines: lineOf('b', round * 1_000 + id, 'x'.repeat(900)),
+        points: 1,
+      }),
+    );
+  for (let round = 0; round < 12; round += 1) {
+    await append(opened.journal, 'a', [round]);
+    // What is before the deletion in the queue fills the ring, so that old frames and these go to one block.
+    const before = filler(round, 0);
+    const erased = opened.journal.erase({ deviceId: 'a' });
+    const behind = filler(round, 400);
+    await Promise.all([...before, erased, ...behind]);
+  }
+  await opened.close();
+  opened = await openJournal(folder, { options });
+  const found = await drained(opened.journal);
+  expect(found.a).toBeUndefined();
+  expect(found.b).toHaveLength(12 * 800);
+  await opened.close();
+});
+
+test('deletions that are written at the same time are all kept, also over a restart', async () => {
+  const folder = tempFolder();
+  const first = await openJournal(folder);
+  const devices = ['a', 'b', 'c', 'd'];
+  for (const device of [...devices, 'e']) await append(first.journal, device, range(0, 3));
+  await Promise.all(devices.map((deviceId) => first.journal.erase({ deviceId })));
+  await first.close();
+  const second = await openJournal(folder);
+  expect(await drained(second.journal)).toEqual({ e: range(0, 3) });
+  await second.close();
+});
+
 test('the deletion holds in blocks, in what is moved to blocks later, after restarts, and in an export', async () => {
   const folder = tempFolder();
   let opened = await openJournal(folder);
