@@ -90,20 +90,18 @@ describe('logging in over HTTP', () => {
   test('a wrong name and a wrong password get the same answer, and five of them a wait with Retry-After', async () => {
     const { gateway } = await home();
     const guesser = visitor(gateway);
+    const guess = async (name: string) =>
+      await guesser.ask('POST', '/auth/login', { name, password: 'wrong' });
     const answers = [];
-    for (const name of ['anna', 'nobody', 'bert', '__proto__', 'anna']) {
-      const { headers: _headers, ...answer } = await guesser.ask('POST', '/auth/login', {
-        name,
-        password: 'wrong',
-      });
-      answers.push(answer);
-    }
-    expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1);
-    expect(answers[0]).toEqual({
+    for (const name of ['anna', 'nobody', 'bert', '__proto__']) answers.push(await guess(name));
+    // Together, for the first wait is of a second: whichever comes first is the fifth.
+    const pair = await Promise.all([guess('anna'), guess('carl')]);
+    const [fifth, waiting] = pair.sort((one, other) => one.status - other.status);
+    const wrong = {
       status: 401,
       error: { code: 'UNAUTHENTICATED', message: 'name or password is wrong' },
-    });
-    const waiting = await guesser.ask('POST', '/auth/login', { name: 'carl', password: 'wrong' });
+    };
+    for (const { headers: _headers, ...answer } of [...answers, fifth!]) expect(answer).toEqual(wrong);
     expect(waiting).toMatchObject({
       status: 429,
       headers: { 'retry-after': '1' },

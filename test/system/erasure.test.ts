@@ -55,7 +55,13 @@ test('deleted while there is no internet: gone here at once, in InfluxDB when it
   });
   expect((await call('GET', '/api/v1/telemetry/a/latest')).status).toBe(404);
   await send('a', keys.a ?? '', 3);
-  expect((await call('GET', '/api/v1/telemetry/status')).body).toMatchObject({
+  // It is not connected once a batch has found out, and while none is tried again.
+  let shown: { influxdb?: { connected: boolean } } = {};
+  await until(async () => {
+    shown = (await call('GET', '/api/v1/telemetry/status')).body;
+    return shown.influxdb?.connected === false;
+  });
+  expect(shown).toMatchObject({
     influxdb: { configured: true, connected: false },
     erasures: [{ device_id: 'a', remote: 'waiting' }],
   });
