@@ -6,10 +6,7 @@ import * as v from 'valibot';
 import {
   askHistory,
   deviceAsked,
-  deviceOnceKnown,
   deviceParams,
-  type ErasureAnswer,
-  erasureAnswer,
   type LatestAnswer,
   measurementParameter,
   optionalText,
@@ -22,15 +19,9 @@ import {
 } from '../recent-queries.ts';
 import { refusal } from '../refusal.ts';
 import { type Route, route } from '../route.ts';
-import {
-  allTaken,
-  deleted,
-  latestRows,
-  oneTaken,
-  rows as rowsAnswer,
-  someTaken,
-} from '../telemetry-answers.ts';
+import { allTaken, latestRows, oneTaken, rows as rowsAnswer, someTaken } from '../telemetry-answers.ts';
 import { type SubmitParts, submitBatch, submitOne } from '../telemetry-bodies.ts';
+import { eraseRoute } from './erasures.ts';
 
 const batchPointsMax = 1_000;
 
@@ -205,35 +196,10 @@ export function influxdbRoutes(parts: SubmitParts & QueryParts): Route[] {
         };
       },
     }),
-    route({
-      method: 'DELETE',
-      path: '/api/v1/influxdb/device/{device_id}/data',
-      tag: 'influxdb',
-      summary: 'Delete what a device has measured, here and in InfluxDB.',
-      description:
-        'Of a stretch of time, or all of it up to now. It survives a power cut, and goes on until it is done.',
-      access: ['admin'],
-      audit: 'telemetry.delete',
-      params: deviceParams,
-      query: v.strictObject({
-        start: optionalText(`inclusive: ${timeForms}`, '2024-01-01T00:00:00Z'),
-        stop: optionalText(`exclusive: ${timeForms}`, '2024-01-02T00:00:00Z'),
-      }),
-      answers: {
-        200: { description: 'It is gone.', schema: deleted },
-        202: {
-          description:
-            'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
-          schema: deleted,
-        },
-      },
-      handle: async ({ params, query, caller, signal }) => {
-        const device = deviceOnceKnown(params.device_id, caller, find);
-        const asked = { from: ['start', query.start], to: ['stop', query.stop] } as const;
-        const erasure = await askHistory<ErasureAnswer>(history, 'erase', device.deviceId, asked, signal);
-        return erasureAnswer(erasure, device.name);
-      },
-    }),
+    eraseRoute(
+      { path: '/api/v1/influxdb/device/{device_id}/data', tag: 'influxdb', names: ['start', 'stop'] },
+      { find, history },
+    ),
   ];
 }
 

@@ -7,10 +7,7 @@ import {
   type AggregateAnswer,
   askHistory,
   deviceAsked,
-  deviceOnceKnown,
   deviceParams,
-  type ErasureAnswer,
-  erasureAnswer,
   type LatestAnswer,
   type LatestFields,
   measurementParameter,
@@ -24,8 +21,9 @@ import {
 } from '../recent-queries.ts';
 import { refusal } from '../refusal.ts';
 import { type Route, route } from '../route.ts';
-import { deleted, latestReadings, oneTaken, readings, windows } from '../telemetry-answers.ts';
+import { latestReadings, oneTaken, readings, windows } from '../telemetry-answers.ts';
 import { type SubmitParts, submitOne } from '../telemetry-bodies.ts';
+import { eraseRoute } from './erasures.ts';
 
 const selection = {
   start_time: optionalText(`inclusive: ${timeForms}`, '-1h'),
@@ -216,35 +214,10 @@ export function telemetryRoutes(parts: SubmitParts & QueryParts): Route[] {
         };
       },
     }),
-    route({
-      method: 'DELETE',
-      path: '/api/v1/telemetry/{device_id}',
-      tag: 'telemetry',
-      summary: 'Delete what a device has measured, here and in InfluxDB.',
-      description:
-        'Of a stretch of time, or all of it up to now. It survives a power cut, and goes on until it is done.',
-      access: ['admin'],
-      audit: 'telemetry.delete',
-      params: deviceParams,
-      query: v.strictObject({
-        start_time: optionalText(`inclusive: ${timeForms}`, '2024-01-01T00:00:00Z'),
-        stop_time: optionalText(`exclusive: ${timeForms}`, '2024-01-02T00:00:00Z'),
-      }),
-      answers: {
-        200: { description: 'It is gone.', schema: deleted },
-        202: {
-          description:
-            'Nothing of it is shown or sent any more; `erasure` says what is still to be deleted where.',
-          schema: deleted,
-        },
-      },
-      handle: async ({ params, query, caller, signal }) => {
-        const device = deviceOnceKnown(params.device_id, caller, find);
-        const asked = { from: ['start_time', query.start_time], to: ['stop_time', query.stop_time] } as const;
-        const erasure = await askHistory<ErasureAnswer>(history, 'erase', device.deviceId, asked, signal);
-        return erasureAnswer(erasure, device.name);
-      },
-    }),
+    eraseRoute(
+      { path: '/api/v1/telemetry/{device_id}', tag: 'telemetry', names: ['start_time', 'stop_time'] },
+      { find, history },
+    ),
   ];
 }
 
